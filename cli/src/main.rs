@@ -1,0 +1,3 @@
+//! TBD
+#![forbid(unsafe_code)]
+fn main() {}
