@@ -65,10 +65,98 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryProblem {
-    /// A rule of the format or of safety is broken.
-    #[error("{0}")]
-    Refused(std::borrow::Cow<'static, str>),
-    /// A system call for the entry failed.
+    /// The name cannot be a name in a tree.
+    #[error("its name {0}")]
+    Name(&'static str),
+    /// The type is none that a layer may hold.
+    #[error("its type {:?} is none that a layer may hold", char::from(*.0))]
+    Type(u8),
+    /// A header field is not a number, or not one in range.
+    #[error("its {0} is not a number in range")]
+    Number(&'static str),
+    /// The two headers of the entry name different sizes, so that readers
+    /// disagree about where the next entry begins.
+    #[error("its extended header says {pax} bytes and its header {header}")]
+    SizeConflict {
+        /// The size in the extended header.
+        pax: u64,
+        /// The size in the header.
+        header: u64,
+    },
+    /// An entry that has no content claims a size, so that readers disagree
+    /// about where the next entry begins.
+    #[error("it is {kind} and yet claims {size} bytes of content")]
+    UnexpectedContent {
+        /// What the entry is: "a symbolic link".
+        kind: &'static str,
+        /// The size that it claims.
+        size: u64,
+    },
+    /// An extended header is malformed.
+    #[error("its extended header {0}")]
+    ExtendedHeader(&'static str),
+    /// The map of a sparse file is malformed.
+    #[error("its sparse map {0}")]
+    Sparse(&'static str),
+    /// An extended attribute that would steer overlayfs.
+    #[error("the attribute {0:?} belongs to overlayfs and may not come from an image")]
+    OverlayXattr(String),
+    /// A whiteout that names nothing that could be removed.
+    #[error("it is a whiteout for no name")]
+    WhiteoutName,
+    /// The device number that overlayfs uses for whiteouts.
+    #[error("it is the character device 0/0, which overlayfs takes for a whiteout")]
+    WhiteoutDevice,
+    /// The hard link cannot be made.
+    #[error("it is a hard link to {target:?}, which {problem}")]
+    HardLink {
+        /// The target as the archive names it.
+        target: String,
+        /// What is wrong with the target.
+        problem: &'static str,
+    },
+    /// Something above the entry is not a directory.
+    #[error("{0:?} above it is not a directory")]
+    Parent(String),
+    /// A symbolic link above the entry leads in a circle.
+    #[error("more than {0} symbolic links lead to it")]
+    LinkLoop(u32),
+    /// The root of the tree can only be a directory.
+    #[error("it would replace the root directory")]
+    Root,
+    /// The owner cannot be given to a file here.
+    #[error("its owner {uid}:{gid} cannot be set ({source}); more subordinate ids may be needed")]
+    Owner {
+        /// The user id in the archive.
+        uid: u32,
+        /// The group id in the archive.
+        gid: u32,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// An extended attribute cannot be set.
+    #[error("its attribute {name:?} cannot be set: {source}")]
+    Xattr {
+        /// The attribute's name.
+        name: String,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A device node cannot be made here.
+    #[error("it is a device, which cannot be made here: {source}")]
+    Device {
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The entry exceeds a limit.
+    #[error("its {what} is more than the limit of {limit}")]
+    Limit {
+        /// What was counted.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// Another system call for the entry failed.
     #[error("cannot {op}: {source}")]
     Io {
         /// What was tried, as a verb phrase.

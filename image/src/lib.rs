@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod layer;
 
 pub use error::{EntryProblem, Error, Result};

@@ -1,0 +1,27 @@
+//! Layers: archives of file-system changes, in and out.
+//!
+//! ```text
+//! blob ─ decoder ─► tar ─ unpack ─► tree in overlay form     (pull, load)
+//! tree ─ pack ─► tar ─ GzipWriter, ZstdWriter ─► blob        (build, commit, push)
+//! ```
+//!
+//! Everything here works on streams and directory descriptors; it knows no store.
+
+mod compression;
+mod entries;
+mod header;
+mod limits;
+mod path;
+mod pax;
+mod sparse;
+mod tree;
+mod unpack;
+pub mod whiteout;
+
+pub use compression::{Compression, Decoder, decoder};
+pub use entries::{Entries, Entry, Kind};
+pub use limits::*;
+pub use pax::Time;
+pub use sparse::Sparse;
+pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack};
+pub use whiteout::OverlayXattr;
