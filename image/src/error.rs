@@ -3,6 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use onggi_oci::{DiffId, Digest, ErrorKind};
+
+use crate::store::ContainerUse;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -52,13 +56,142 @@ pub enum Error {
         /// How that shows.
         problem: String,
     },
+    /// The directory of a store holds something else.
+    #[error("{} is no store of onggi: it holds {found:?}; name an empty or a new directory", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it that onggi did not put there.
+        found: String,
+    },
+    /// Bytes are not those that were promised.
+    #[error("{what} is not what was promised: expected {promised}, got {found}")]
+    Mismatch {
+        /// What the bytes should have been.
+        what: String,
+        /// The digest or size that was promised.
+        promised: String,
+        /// What came instead.
+        found: String,
+    },
+    /// No image has this name or ID.
+    #[error("no such image: {name}")]
+    NoSuchImage {
+        /// As the user wrote it.
+        name: String,
+    },
+    /// Several images have an ID that begins so.
+    #[error("{prefix} may mean several images: {}; write more of the ID", candidates.join(", "))]
+    AmbiguousId {
+        /// As the user wrote it.
+        prefix: String,
+        /// The IDs that begin so, shortened.
+        candidates: Vec<String>,
+    },
+    /// The image is not here for this platform.
+    #[error("{image} is not in the store for {wanted}{}", offered(found))]
+    NoPlatform {
+        /// The image, as the user wrote it.
+        image: String,
+        /// The platform that was asked for.
+        wanted: String,
+        /// The platforms that are here.
+        found: Vec<String>,
+    },
+    /// What a name points to is not a runnable image.
+    #[error("{what} is not an image that can be run")]
+    NotAnImage {
+        /// What it is instead.
+        what: String,
+    },
+    /// A blob is not in the store.
+    #[error("the blob {digest} is not in the store")]
+    NoSuchBlob {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A layer is not ready.
+    #[error("the layer {diff_id} is not in the store")]
+    NoSuchLayer {
+        /// Its diff ID.
+        diff_id: DiffId,
+    },
+    /// An image cannot be named because parts of it are not here.
+    #[error("{what} is not complete: {missing} is not in the store; pull or load it again")]
+    Incomplete {
+        /// The image.
+        what: String,
+        /// What is not here.
+        missing: String,
+    },
+    /// An image has several names and was to be removed by ID.
+    #[error(
+        "{image} has several names ({}): remove it by name, or by force (-f) with all its names",
+        names.join(", ")
+    )]
+    SeveralNames {
+        /// The image, as the user wrote it.
+        image: String,
+        /// Its names.
+        names: Vec<String>,
+    },
+    /// A container uses an image that was to be removed.
+    #[error("{image} is used by the {} container {}: {}", if user.running { "running" } else { "stopped" },
+        user.id, if user.running { "stop it first" } else { "remove it first, or force (-f)" })]
+    ImageInUse {
+        /// The image, as the user wrote it.
+        image: String,
+        /// The container.
+        user: ContainerUse,
+    },
+    /// A manifest, index or config cannot be understood.
+    #[error("{what} cannot be used: {source}")]
+    Document {
+        /// Which one.
+        what: String,
+        /// What is wrong with it.
+        source: onggi_oci::Error,
+    },
 }
 
 impl Error {
+    /// The class of this failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                _ => ErrorKind::Io,
+            },
+            Self::Stream { .. } | Self::Entry { problem: EntryProblem::Io { .. }, .. } => ErrorKind::Io,
+            Self::Entry { .. } | Self::Limit { .. } | Self::Corrupt { .. } | Self::Mismatch { .. } => {
+                ErrorKind::Corrupt
+            }
+            Self::NotAStore { .. } | Self::AmbiguousId { .. } => ErrorKind::Invalid,
+            Self::NoSuchImage { .. }
+            | Self::NoPlatform { .. }
+            | Self::NoSuchBlob { .. }
+            | Self::NoSuchLayer { .. }
+            | Self::Incomplete { .. } => ErrorKind::NotFound,
+            Self::NotAnImage { .. } => ErrorKind::Unsupported,
+            Self::SeveralNames { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,
+            Self::Document { source, .. } => source.kind(),
+        }
+    }
+
+    /// An [`Error::Corrupt`] in one call.
+    pub(crate) fn corrupt(what: impl std::fmt::Display, problem: impl std::fmt::Display) -> Self {
+        Self::Corrupt { what: what.to_string(), problem: problem.to_string() }
+    }
+
     /// An [`Error::Io`] in one call, for `map_err`.
     pub(crate) fn io(op: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self::Io { op, path: path.as_ref().to_owned(), source: source.into() }
     }
+}
+
+/// The platforms that are here, as the end of a sentence.
+fn offered(found: &[String]) -> String {
+    if found.is_empty() { String::new() } else { format!("; it is here for {}", found.join(", ")) }
 }
 
 /// Why an entry of a layer archive is refused.

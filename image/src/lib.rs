@@ -3,5 +3,7 @@
 
 mod error;
 pub mod layer;
+pub mod store;
 
 pub use error::{EntryProblem, Error, Result};
+pub use store::Store;

@@ -1,0 +1,336 @@
+//! Layers on their way in: everything that has to happen to a layer's bytes happens while they
+//! stream by, in bounded memory.
+//!
+//! ```text
+//!   caller: write() ─► hash, blob file ──256 KiB──► inflate ──256 KiB──► hash, unpack into fs/
+//!           (its own thread)            ≤ 8 waiting  (thread)  ≤ 8 waiting  (thread)
+//! ```
+//!
+//! The two waiting lines hold 2 MiB each at most: that, a few buffers and the decoder's window are
+//! all the memory a layer takes, whatever its size. A full line blocks `write`, which is how a slow
+//! disk slows down the network.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use onggi_oci::{Descriptor, DiffId, Digest, Hasher};
+
+use super::blob::BlobWriter;
+use super::claim::Permit;
+use super::commit::{Pending, StagedLayer};
+use super::layer::{BlobForm, LayerRecord, TREE, write_record};
+use super::{Lease, durable};
+use crate::error::{Error, Result};
+use crate::layer::{UnpackOptions, Unpacked, decoder, unpack};
+
+/// How many bytes travel together: large enough that a hand-over costs nothing against them.
+const CHUNK: usize = 256 << 10;
+/// How many chunks may wait between two threads.
+const WAITING: usize = 8;
+
+/// What a layer is made from.
+#[derive(Clone, Debug)]
+pub struct LayerSource {
+    /// Digest, size and media type of the bytes that will come.
+    pub blob: Descriptor,
+    /// What they must unpack to.
+    pub diff_id: DiffId,
+}
+
+/// A sink for the bytes of one layer as they were transferred.
+///
+/// Write all of them, then call [`LayerIngest::finish`]. Dropped before, it stops its threads and
+/// leaves nothing.
+#[derive(Debug)]
+pub struct LayerIngest {
+    source: LayerSource,
+    /// `None`: the blob is in the store already.
+    blob: Option<BlobWriter>,
+    chunk: Vec<u8>,
+    /// `None` after the end, or after a worker gave up.
+    line: Option<SyncSender<Vec<u8>>>,
+    inflate: Option<JoinHandle<Result<()>>>,
+    unpack: Option<JoinHandle<Result<Made>>>,
+    permit: Option<Permit>,
+}
+
+/// What the last worker made.
+struct Made {
+    diff_id: Digest,
+    /// `None`: the layer was ready already, only the hash was wanted.
+    tree: Option<(StagedLayer, Unpacked)>,
+}
+
+impl Lease {
+    /// Begins a layer whose blob is not here: the blob and the layer come out of the same bytes.
+    pub fn ingest(&self, source: LayerSource, permit: Permit) -> Result<LayerIngest> {
+        let blob = self.blob(&source.blob)?;
+        self.start(source, Some(blob), Some(permit))
+    }
+
+    /// Makes the layer of a blob that is here.
+    pub fn unpack(&self, source: LayerSource, permit: Permit) -> Result<Pending> {
+        self.derive(source, Some(permit), true)
+    }
+
+    pub(super) fn derive(&self, source: LayerSource, permit: Option<Permit>, reuse: bool) -> Result<Pending> {
+        let file = self.store().open_blob(&source.blob.digest)?;
+        let path = self.store().blob_path(&source.blob.digest);
+        let mut ingest = self.start_with(source, None, permit, reuse)?;
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let read = Read::by_ref(&mut &file).take(CHUNK as u64).read_to_end(&mut chunk);
+            if read.map_err(|e| Error::io("read the blob", &path, e))? == 0 {
+                return ingest.finish();
+            }
+            if !ingest.hand_over(chunk) {
+                return Err(ingest.failure());
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        source: LayerSource,
+        blob: Option<BlobWriter>,
+        permit: Option<Permit>,
+    ) -> Result<LayerIngest> {
+        self.start_with(source, blob, permit, true)
+    }
+
+    /// `reuse`: a layer that is ready already is not made again.
+    fn start_with(
+        &self,
+        source: LayerSource,
+        blob: Option<BlobWriter>,
+        permit: Option<Permit>,
+        reuse: bool,
+    ) -> Result<LayerIngest> {
+        let ready = reuse && self.store().layer(&source.diff_id)?.is_some();
+        let tree = if ready { None } else { Some(Tree::new(self, &source.diff_id)?) };
+        let (line, compressed) = sync_channel(WAITING);
+        let (plain, unpacked) = sync_channel(WAITING);
+        let hasher = Hasher::new(source.diff_id.0.algorithm());
+        let inflate = spawn("inflate", move || inflate(compressed, &plain))?;
+        let unpack = spawn("unpack", move || make(unpacked, hasher, tree))?;
+        Ok(LayerIngest {
+            source,
+            blob,
+            chunk: Vec::with_capacity(CHUNK),
+            line: Some(line),
+            inflate: Some(inflate),
+            unpack: Some(unpack),
+            permit,
+        })
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<JoinHandle<Result<T>>> {
+    let spawned = thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map_err(|source| Error::Stream { op: "start a thread for a layer", source })
+}
+
+impl LayerIngest {
+    /// Takes the next bytes; blocks while the workers are busy.
+    ///
+    /// # Errors
+    /// More bytes than promised; a full disk; whatever a worker found wrong with the bytes so far.
+    pub fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        if let Some(blob) = &mut self.blob {
+            blob.put(bytes)?;
+        }
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK - self.chunk.len()));
+            self.chunk.extend_from_slice(now);
+            bytes = later;
+            if self.chunk.len() == CHUNK {
+                let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+                if !self.hand_over(chunk) {
+                    return Err(self.failure());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the workers, and compares size, digest and diff ID with what was promised.
+    /// Nothing is in its place yet: see [`Store::publish`].
+    pub fn finish(mut self) -> Result<Pending> {
+        let rest = std::mem::take(&mut self.chunk);
+        if !rest.is_empty() {
+            self.hand_over(rest);
+        }
+        // The digest first: "wrong bytes" says more than what the decoder makes of them.
+        let staged = self.blob.take().map(BlobWriter::finish_staged).transpose();
+        let made = self.join();
+        let (staged, made) = (staged?, made?);
+        if made.diff_id != self.source.diff_id.0 {
+            return Err(Error::Mismatch {
+                what: format!("the uncompressed layer {}", self.source.blob.digest),
+                promised: format!("diff ID {}", self.source.diff_id),
+                found: made.diff_id.to_string(),
+            });
+        }
+        let form = BlobForm {
+            digest: self.source.blob.digest.clone(),
+            size: self.source.blob.size,
+            media_type: self.source.blob.media_type.clone(),
+        };
+        let layer = match made.tree {
+            Some((layer, unpacked)) => {
+                let options = layer.store().options();
+                let record = LayerRecord::new(self.source.diff_id.clone(), &unpacked, options, vec![form]);
+                write_record(layer.dir(), &record)?;
+                Some(layer)
+            }
+            None => None,
+        };
+        Ok(Pending::layer(layer, staged, self.permit.take()))
+    }
+
+    /// `false`: a worker gave up, [`LayerIngest::failure`] tells why.
+    fn hand_over(&mut self, chunk: Vec<u8>) -> bool {
+        self.line.as_ref().is_some_and(|line| line.send(chunk).is_ok())
+    }
+
+    /// Why a worker gave up.
+    fn failure(&mut self) -> Error {
+        match self.join() {
+            Err(e) => e,
+            Ok(_) => Error::corrupt("the layer", "more bytes follow after its end"),
+        }
+    }
+
+    /// The workers' results. When both failed, the last one's is the cause unless it only saw its
+    /// input end.
+    fn join(&mut self) -> Result<Made> {
+        self.line = None;
+        let inflated = join(self.inflate.take());
+        let made = join(self.unpack.take());
+        inflated?;
+        made
+    }
+}
+
+fn join<T>(worker: Option<JoinHandle<Result<T>>>) -> Result<T> {
+    let lost = |problem| Error::corrupt("the layer", problem);
+    let worker = worker.ok_or_else(|| lost("its ingest has failed before"))?;
+    worker.join().map_err(|_| lost("the program that unpacked it panicked, which is a bug of onggi"))?
+}
+
+impl Write for LayerIngest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for LayerIngest {
+    fn drop(&mut self) {
+        if self.inflate.is_some() {
+            let _ = self.join();
+        }
+    }
+}
+
+/// The empty directory into which a layer is unpacked.
+struct Tree {
+    staged: StagedLayer,
+    fs: File,
+    options: UnpackOptions,
+}
+
+impl Tree {
+    fn new(lease: &Lease, diff_id: &DiffId) -> Result<Self> {
+        let dir = lease.scratch("layer")?;
+        durable::make_dir(&dir)?;
+        let staged = StagedLayer::new(lease.clone(), dir.clone(), diff_id.clone());
+        let path = dir.join(TREE);
+        durable::make_dir(&path)?;
+        let fs = File::open(&path).map_err(|e| Error::io("open the directory", &path, e))?;
+        Ok(Self { staged, fs, options: lease.store().options().clone() })
+    }
+}
+
+/// The middle worker.
+fn inflate(compressed: Receiver<Vec<u8>>, plain: &SyncSender<Vec<u8>>) -> Result<()> {
+    let broken = |source| Error::Stream { op: "decompress the layer", source };
+    // By content, as every other tool does: media types are often wrong about compression, and the
+    // diff ID tells whether the right bytes came out.
+    let mut input = decoder(Line::new(compressed), None)?;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = Read::by_ref(&mut input).take(CHUNK as u64).read_to_end(&mut chunk).map_err(broken)?;
+        if read == 0 || plain.send(chunk).is_err() {
+            // A receiver that is gone has its own reason, which is the one to report.
+            return Ok(());
+        }
+    }
+}
+
+/// The last worker.
+fn make(plain: Receiver<Vec<u8>>, hasher: Hasher, tree: Option<Tree>) -> Result<Made> {
+    let mut input = Hashing { line: Line::new(plain), hasher };
+    let tree = match tree {
+        Some(Tree { staged, fs, options }) => {
+            let unpacked = unpack(&mut input, fs.as_fd(), &options)?;
+            Some((staged, unpacked))
+        }
+        None => None,
+    };
+    // The diff ID is about all bytes, also those after the end of the archive.
+    io::copy(&mut input, &mut io::sink()).map_err(|source| Error::Stream { op: "read the layer", source })?;
+    Ok(Made { diff_id: input.hasher.finish(), tree })
+}
+
+/// The reading end of a waiting line.
+struct Line {
+    chunks: Receiver<Vec<u8>>,
+    chunk: Vec<u8>,
+    position: usize,
+}
+
+impl Line {
+    fn new(chunks: Receiver<Vec<u8>>) -> Self {
+        Self { chunks, chunk: Vec::new(), position: 0 }
+    }
+}
+
+impl Read for Line {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position == self.chunk.len() {
+            // The sender is gone: that was the end.
+            let Ok(chunk) = self.chunks.recv() else { return Ok(0) };
+            (self.chunk, self.position) = (chunk, 0);
+        }
+        let rest = &self.chunk[self.position..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.position += count;
+        Ok(count)
+    }
+}
+
+/// Hashes what is read through it.
+struct Hashing {
+    line: Line,
+    hasher: Hasher,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.line.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}

@@ -1,0 +1,202 @@
+//! Ready layers: a tree by diff ID, and what is known about it.
+//!
+//! ```text
+//!   layers/<diff id hex>/layer.json   {"diffId":…,"format":"dir","entries":…,"bytes":…,"blobs":[…]}
+//!   layers/<diff id hex>/fs/          the tree, whiteouts in overlay form
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use onggi_oci::{DiffId, Digest, MediaType};
+use serde::{Deserialize, Serialize};
+
+use super::commit::{Pending, StagedLayer};
+use super::lock::NamedLock;
+use super::{Lease, Store, durable};
+use crate::error::{Error, Result};
+use crate::layer::{Devices, OverlayXattr, Ownership, UnpackOptions, Unpacked};
+
+/// The name of a layer's record.
+pub(super) const RECORD: &str = "layer.json";
+/// The name of its tree.
+pub(super) const TREE: &str = "fs";
+/// The most that is read of a record; one with a hundred known blobs has 20 kB.
+const MAX_RECORD: u64 = 1 << 20;
+/// How many compressed forms of one layer are remembered; the oldest goes first.
+const MAX_FORMS: usize = 32;
+
+/// How a ready layer lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Format {
+    /// A directory tree.
+    Dir,
+}
+
+/// One transferable form of a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobForm {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type, which says how it is compressed.
+    pub media_type: MediaType,
+}
+
+/// What is known about a ready layer: the content of `layer.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerRecord {
+    /// The digest of its uncompressed tar.
+    pub diff_id: DiffId,
+    /// How it lies on disk.
+    pub format: Format,
+    /// How many entries its tar has.
+    pub entries: u64,
+    /// The bytes of its regular files, which listings show as size.
+    pub bytes: u64,
+    /// The largest user or group id in it: a container's id map must reach it.
+    pub max_id: u32,
+    /// How many entries lost their owner because only one id was available.
+    #[serde(default)]
+    pub squashed: u64,
+    /// How many devices were left out because a user namespace cannot make them.
+    #[serde(default)]
+    pub devices_skipped: u64,
+    /// How many extended attributes could not be set.
+    #[serde(default)]
+    pub xattrs_skipped: u64,
+    /// Whether it hides all layers below, which overlayfs cannot express: see
+    /// [`crate::snapshot::Snapshot`].
+    #[serde(default)]
+    pub opaque_root: bool,
+    /// Whether opaque marks are `user.overlay.*` (else `trusted.overlay.*`).
+    pub user_xattr: bool,
+    /// The blobs that unpack to it.
+    #[serde(default)]
+    pub blobs: Vec<BlobForm>,
+}
+
+impl LayerRecord {
+    /// The record of what was unpacked with these options.
+    pub fn new(diff_id: DiffId, unpacked: &Unpacked, options: &UnpackOptions, blobs: Vec<BlobForm>) -> Self {
+        Self {
+            diff_id,
+            format: Format::Dir,
+            entries: unpacked.entries,
+            bytes: unpacked.bytes,
+            max_id: unpacked.max_id,
+            squashed: unpacked.squashed,
+            devices_skipped: unpacked.devices_skipped,
+            xattrs_skipped: unpacked.xattrs_skipped,
+            opaque_root: unpacked.opaque_root,
+            user_xattr: options.overlay_xattr == OverlayXattr::User,
+            blobs,
+        }
+    }
+}
+
+/// A layer that can be mounted.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// The tree.
+    pub path: PathBuf,
+    /// What is known about it.
+    pub record: LayerRecord,
+}
+
+impl Store {
+    /// The layer with this diff ID, if it is ready and made for a store such as this one. One whose
+    /// record is damaged counts as missing: it is made again, or `system check` tells.
+    pub fn layer(&self, diff_id: &DiffId) -> Result<Option<Layer>> {
+        let dir = self.layer_dir(diff_id);
+        let record = match read_record(&dir) {
+            Err(Error::Corrupt { .. }) => None,
+            other => other?,
+        };
+        let ready = record.filter(|r| r.diff_id == *diff_id && self.suits(r));
+        Ok(ready.map(|record| Layer { path: dir.join(TREE), record }))
+    }
+
+    /// A layer made with one id or without devices, or for the other kind of overlay mount, does not
+    /// serve a store that can do better.
+    fn suits(&self, record: &LayerRecord) -> bool {
+        let options = self.options();
+        record.user_xattr == (options.overlay_xattr == OverlayXattr::User)
+            && (record.squashed == 0 || options.ownership == Ownership::Squash)
+            && (record.devices_skipped == 0 || options.devices == Devices::Skip)
+    }
+
+    /// Remembers that this blob unpacks to the layer, so that a push finds it.
+    pub fn add_blob_form(&self, diff_id: &DiffId, form: BlobForm) -> Result<()> {
+        let _lock = NamedLock::take(&self.runroot().join("locks"), &format!("layer-{}", diff_id.0.hex()))?;
+        let dir = self.layer_dir(diff_id);
+        let hold = self.hold()?;
+        let Some(mut record) = read_record(&dir)? else {
+            return Err(Error::NoSuchLayer { diff_id: diff_id.clone() });
+        };
+        if record.blobs.contains(&form) {
+            return Ok(());
+        }
+        record.blobs.retain(|known| known.digest != form.digest);
+        record.blobs.push(form);
+        if record.blobs.len() > MAX_FORMS {
+            record.blobs.remove(0);
+        }
+        durable::replace(&hold, &self.ingest_dir(), &dir.join(RECORD), &to_json(&record))
+    }
+
+    /// The diff IDs of all ready layers.
+    pub fn layer_ids(&self) -> Result<Vec<DiffId>> {
+        let names = self.layer_names()?;
+        Ok(names.iter().filter_map(|name| diff_id_of(name)).collect())
+    }
+
+    pub(super) fn layer_names(&self) -> Result<Vec<String>> {
+        let dir = self.layers_dir();
+        let io = |e| Error::io("read the directory", &dir, e);
+        let entries = fs::read_dir(&dir).map_err(io)?;
+        entries.map(|e| Ok(e.map_err(io)?.file_name().to_string_lossy().into_owned())).collect()
+    }
+}
+
+/// The diff ID whose directory has this name.
+pub(super) fn diff_id_of(name: &str) -> Option<DiffId> {
+    use onggi_oci::Algorithm::{Sha256, Sha512};
+    [Sha256, Sha512].into_iter().find_map(|algorithm| Digest::from_hex(algorithm, name).ok()).map(DiffId)
+}
+
+/// Reads the record of a layer's directory, `None` if there is no such layer.
+pub(super) fn read_record(dir: &Path) -> Result<Option<LayerRecord>> {
+    let path = dir.join(RECORD);
+    let Some(bytes) = durable::read_small(&path, MAX_RECORD)? else { return Ok(None) };
+    let record = serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(path.display(), e))?;
+    Ok(Some(record))
+}
+
+fn to_json(record: &LayerRecord) -> Vec<u8> {
+    serde_json::to_vec(record).expect("plain values always serialise")
+}
+
+/// Writes the record of a layer that is being made; it is flushed with the layer.
+pub(super) fn write_record(dir: &Path, record: &LayerRecord) -> Result<()> {
+    let path = dir.join(RECORD);
+    fs::write(&path, to_json(record)).map_err(|e| Error::io("write the record of the layer", &path, e))
+}
+
+impl Lease {
+    /// Makes a finished tree (of a build step, say) a layer, by rename: `tree` is a directory in
+    /// overlay form on the store's filesystem, and belongs to the store from here on.
+    pub fn adopt_layer(&self, tree: &Path, record: &LayerRecord) -> Result<Pending> {
+        let dir = self.scratch("layer")?;
+        durable::make_dir(&dir)?;
+        let staged = StagedLayer::new(self.clone(), dir.clone(), record.diff_id.clone());
+        durable::rename(tree, &dir.join(TREE))?;
+        write_record(&dir, record)?;
+        Ok(Pending::layer(Some(staged), None, None))
+    }
+}
