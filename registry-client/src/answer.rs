@@ -70,7 +70,9 @@ impl Refusal<'_> {
             (Some(OciErrorCode::Toomanyrequests), _) | (_, 429) => {
                 Error::RateLimited { host, retry_after: transport::retry_after(headers), message }
             }
-            (Some(OciErrorCode::ManifestUnknown), _) => Error::ManifestNotFound { reference: object, message },
+            (Some(OciErrorCode::ManifestUnknown), _) => {
+                Error::ManifestNotFound { reference: object, message }
+            }
             (Some(OciErrorCode::NameUnknown), _) => Error::RepositoryNotFound { repository: object, message },
             (Some(OciErrorCode::Denied | OciErrorCode::Unauthorized), _) | (_, 401 | 403) => {
                 Error::Denied { host, operation, object, message, authenticated }
@@ -120,7 +122,11 @@ pub(crate) fn message(body: &[u8]) -> String {
     };
     let text: String =
         text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN + 1).collect();
-    if text.chars().count() > MAX_SHOWN { text.chars().take(MAX_SHOWN).chain(['…']).collect() } else { text }
+    if text.chars().count() > MAX_SHOWN {
+        text.chars().take(MAX_SHOWN).chain(['…']).collect()
+    } else {
+        text
+    }
 }
 
 /// A code as Docker shows it: `MANIFEST_UNKNOWN` is "manifest unknown".

@@ -11,6 +11,7 @@
 //! layers are never followed: they would let an image send us anywhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use onggi_oci::{Descriptor, Digest, Hasher, Reference};
@@ -54,7 +55,7 @@ impl Client {
             endpoints,
             backoff: Backoff::new(inner.options.retry),
             progress_at: 0,
-            waited: std::time::Duration::ZERO,
+            waited: Duration::ZERO,
             window: 0,
             resumes: 0,
             state: State::Flowing,
@@ -66,7 +67,12 @@ impl Client {
     }
 
     /// A small blob as a whole, such as an image's config; `limit` in bytes.
-    pub async fn blob_bytes(&self, repository: &Reference, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
+    pub async fn blob_bytes(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        limit: u64,
+    ) -> Result<Bytes> {
         if descriptor.size > limit {
             let object = format!("blob {} of {}", descriptor.digest, repository_name(repository));
             return Err(Error::TooLarge { object, limit });
@@ -131,7 +137,7 @@ pub struct BlobStream {
     endpoints: Vec<Arc<Endpoint>>,
     backoff: Backoff,
     progress_at: u64,
-    waited: std::time::Duration,
+    waited: Duration,
     window: u64,
     resumes: u32,
     state: State,
@@ -185,6 +191,11 @@ impl BlobStream {
     async fn advance(&mut self) -> Result<Option<Bytes>> {
         loop {
             if self.body.is_none() {
+                // Broken after the last byte: there is nothing left to ask for.
+                if self.offset == self.size {
+                    self.finish()?;
+                    return Ok(None);
+                }
                 self.connect().await?;
             }
             let Some(body) = self.body.as_mut() else { continue };
@@ -192,12 +203,15 @@ impl BlobStream {
             let next = self.inner.transport.next_chunk(body, "fetch", &self.subject.to_string()).await;
             match next {
                 Ok(Some(mut bytes)) => {
-                    self.watch_for_drip(asked.elapsed(), bytes.len() as u64)?;
+                    let drips = self.drips(asked.elapsed(), bytes.len() as u64);
                     if self.skip > 0 {
                         let part = self.skip.min(bytes.len() as u64);
                         self.skip -= part;
                         let part = usize::try_from(part).unwrap_or(bytes.len());
                         bytes = bytes.split_off(part);
+                    }
+                    if drips {
+                        self.broke(self.stalled()).await?;
                     }
                     if bytes.is_empty() {
                         continue;
@@ -241,30 +255,30 @@ impl BlobStream {
         Err(Error::DigestMismatch { object, expected, actual })
     }
 
-    /// Time spent waiting for the server (not for our caller) against what came of it.
-    fn watch_for_drip(&mut self, waited: std::time::Duration, bytes: u64) -> Result<()> {
-        let stall = self.inner.options.timeouts.stall;
+    /// Whether the server, in the time we waited for it (not it for our caller), gave too little.
+    fn drips(&mut self, waited: Duration, bytes: u64) -> bool {
         self.waited += waited;
         self.window += bytes;
         if self.window >= DRIP {
-            (self.waited, self.window) = (std::time::Duration::ZERO, 0);
-        } else if self.waited >= stall {
-            let host = self.host();
-            return Err(Error::Stalled {
-                host,
-                operation: "fetch",
-                object: self.subject.to_string(),
-                after: stall,
-            });
+            (self.waited, self.window) = (Duration::ZERO, 0);
         }
-        Ok(())
+        self.waited >= self.inner.options.timeouts.stall
+    }
+
+    fn stalled(&self) -> Error {
+        Error::Stalled {
+            host: self.host(),
+            operation: "fetch",
+            object: self.subject.to_string(),
+            after: self.inner.options.timeouts.stall,
+        }
     }
 
     /// Takes note of a broken transfer and waits; an error if it is to be given up here and no other
     /// host is left.
     async fn broke(&mut self, error: Error) -> Result<()> {
         self.body = None;
-        (self.waited, self.window) = (std::time::Duration::ZERO, 0);
+        (self.waited, self.window) = (Duration::ZERO, 0);
         if self.backoff.wait(None).await {
             self.resumes += 1;
             return Ok(());
@@ -303,7 +317,9 @@ impl BlobStream {
         let response = endpoint.send(&call).await?;
         match response.status() {
             StatusCode::OK => {
-                if let Some(length) = transport::content_length(response.headers()).filter(|&n| n != self.size) {
+                if let Some(length) =
+                    transport::content_length(response.headers()).filter(|&n| n != self.size)
+                {
                     return Err(self.wrong_size(length));
                 }
                 self.skip = self.offset;
@@ -313,15 +329,8 @@ impl BlobStream {
                 self.skip = 0;
             }
             // There is nothing at our offset: the blob is shorter than its descriptor says.
-            StatusCode::RANGE_NOT_SATISFIABLE if self.offset > 0 => {
-                if self.offset < self.size {
-                    return Err(self.wrong_size(self.offset));
-                }
-            }
+            StatusCode::RANGE_NOT_SATISFIABLE if self.offset > 0 => return Err(self.wrong_size(self.offset)),
             _ => return Err(endpoint.refusal(&call, response).await),
-        }
-        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            return self.finish();
         }
         self.body = Some(response);
         Ok(())
@@ -362,6 +371,8 @@ impl BlobStream {
     }
 
     fn host(&self) -> String {
-        self.endpoints.first().map_or_else(|| self.registry.clone(), |endpoint| endpoint.host.authority.clone())
+        self.endpoints
+            .first()
+            .map_or_else(|| self.registry.clone(), |endpoint| endpoint.host.authority.clone())
     }
 }

@@ -68,7 +68,8 @@ impl Client {
         let subject = Subject::Registry(registry.to_owned());
         let endpoints = self.inner.endpoints(registry)?;
         let Some(endpoint) = endpoints.last() else { return Err(no_host(registry, Purpose::Resolve)) };
-        let call = Call::new("log in to", &subject, Method::GET, Target::Path(String::new()), "", Access::login());
+        let call =
+            Call::new("log in to", &subject, Method::GET, Target::Path(String::new()), "", Access::login());
         endpoint.expect(&call, &[StatusCode::OK]).await.map(drop)
     }
 }
@@ -88,7 +89,8 @@ impl Inner {
             };
             Arc::new(Endpoint::new(host, name, Arc::clone(&self.transport)))
         };
-        let endpoints: Arc<[_]> = hosts::hosts_of(registry, &self.options)?.into_iter().map(endpoint).collect();
+        let endpoints: Arc<[_]> =
+            hosts::hosts_of(registry, &self.options)?.into_iter().map(endpoint).collect();
         registries.insert(registry.to_owned(), Arc::clone(&endpoints));
         Ok(endpoints)
     }

@@ -25,7 +25,8 @@ impl Resolver {
         if let Some(resolver) = self.resolver.get() {
             return Ok(resolver);
         }
-        let unusable = |error: &dyn std::fmt::Display| Unresolved(format!("/etc/resolv.conf is not usable: {error}"));
+        let unusable =
+            |error: &dyn std::fmt::Display| Unresolved(format!("/etc/resolv.conf is not usable: {error}"));
         let mut builder = TokioResolver::builder_tokio().map_err(|error| unusable(&error))?;
         builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         let resolver = builder.build().map_err(|error| unusable(&error))?;

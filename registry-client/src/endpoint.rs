@@ -142,7 +142,8 @@ impl Endpoint {
         loop {
             let response = self.exchange(call, &url, base, proof.as_ref()).await?;
             self.answered.store(true, Ordering::Relaxed);
-            if response.status() != StatusCode::UNAUTHORIZED || renewed || !same_origin(response.url(), base) {
+            if response.status() != StatusCode::UNAUTHORIZED || renewed || !same_origin(response.url(), base)
+            {
                 return Ok(response);
             }
             let headers = response.headers();
@@ -204,7 +205,12 @@ impl Endpoint {
     }
 
     /// The `Authorization` for a URL of an upload session; none for another host.
-    pub(crate) async fn proof_for(&self, url: &Url, repository: &str, access: &Access) -> Result<Option<HeaderValue>> {
+    pub(crate) async fn proof_for(
+        &self,
+        url: &Url,
+        repository: &str,
+        access: &Access,
+    ) -> Result<Option<HeaderValue>> {
         if !same_origin(url, self.base().await?) {
             return Ok(None);
         }
@@ -257,7 +263,9 @@ impl Endpoint {
                 match sent {
                     // A certificate that nobody vouches for is no reason to talk in the open.
                     Ok(_) => Ok(secure),
-                    Err(error @ (Error::UntrustedCertificate { .. } | Error::Configuration { .. })) => Err(error),
+                    Err(error @ (Error::UntrustedCertificate { .. } | Error::Configuration { .. })) => {
+                        Err(error)
+                    }
                     Err(Error::ServerSpeaksHttp { .. }) => make("http"),
                     Err(first) => {
                         // Perhaps a server that hangs up on what it cannot read.
@@ -302,8 +310,10 @@ impl Endpoint {
         if options.auth_file.is_none() && options.docker_config.is_none() {
             return Ok(None);
         }
-        let store =
-            CredentialStore { docker_config: options.docker_config.clone(), auth_file: options.auth_file.clone() };
+        let store = CredentialStore {
+            docker_config: options.docker_config.clone(),
+            auth_file: options.auth_file.clone(),
+        };
         let (name, repository) = (self.credential_name.clone(), repository.to_owned());
         // A helper may ask its user for a passphrase.
         let found = tokio::task::spawn_blocking(move || store.find(&name, &repository)).await;
@@ -314,13 +324,15 @@ impl Endpoint {
     pub(crate) async fn refusal(&self, call: &Call<'_>, response: Response) -> Error {
         let (status, headers) = (response.status(), response.headers().clone());
         let host = transport::authority(response.url());
-        let body = self.transport.read_bounded(response, MAX_REFUSAL, call.operation, "").await.unwrap_or_default();
+        let body =
+            self.transport.read_bounded(response, MAX_REFUSAL, call.operation, "").await.unwrap_or_default();
         let authenticated = match self.authenticator(call.repository).await {
             Ok(authenticator) => authenticator.credentials().is_some(),
             Err(_) => false,
         };
         let (operation, subject) = (call.operation, call.subject);
-        Refusal { host, operation, subject, authenticated, status, headers: &headers, body: &body }.into_error()
+        Refusal { host, operation, subject, authenticated, status, headers: &headers, body: &body }
+            .into_error()
     }
 
     /// An error for a host that breaks the protocol.

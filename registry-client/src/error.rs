@@ -261,7 +261,9 @@ impl Error {
                 ErrorKind::NotFound
             }
             Self::Denied { .. } | Self::LoginFailed { .. } => ErrorKind::Denied,
-            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::TooLarge { .. } => ErrorKind::Corrupt,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::TooLarge { .. } => {
+                ErrorKind::Corrupt
+            }
             Self::Manifest { source, .. } => source.kind(),
             Self::Invalid { .. } | Self::Configuration { .. } => ErrorKind::Invalid,
             Self::File { .. } | Self::Source { .. } | Self::CredentialHelper { .. } => ErrorKind::Io,
@@ -291,7 +293,10 @@ impl Error {
 
     /// A failure after which another host that holds the same content is worth asking.
     pub(crate) fn another_host_may_help(&self) -> bool {
-        !matches!(self, Self::Invalid { .. } | Self::Configuration { .. } | Self::File { .. } | Self::Source { .. })
+        !matches!(
+            self,
+            Self::Invalid { .. } | Self::Configuration { .. } | Self::File { .. } | Self::Source { .. }
+        )
     }
 }
 

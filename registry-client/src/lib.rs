@@ -35,6 +35,7 @@ mod dns;
 mod endpoint;
 mod error;
 mod hosts;
+mod login;
 mod manifest;
 mod options;
 mod retry;

@@ -60,8 +60,7 @@ impl Client {
         let media_type = content_type(response.headers());
         let stated = stated_digest(response.headers());
         let object = format!("the manifest of {reference}");
-        let body =
-            self.inner.transport.read_bounded(response, MAX_MANIFEST, call.operation, &object).await?;
+        let body = self.inner.transport.read_bounded(response, MAX_MANIFEST, call.operation, &object).await?;
         let algorithm = reference.digest().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &body);
         if let Some(expected) = reference.digest() {
@@ -120,7 +119,12 @@ impl Client {
 
     /// Puts a manifest or index under the reference's tag, or under its digest if it has no tag.
     /// What it names must be in the repository already.
-    pub async fn push_manifest(&self, reference: &Reference, media_type: &MediaType, bytes: Bytes) -> Result<Digest> {
+    pub async fn push_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &MediaType,
+        bytes: Bytes,
+    ) -> Result<Digest> {
         let digest = Digest::sha256(&bytes);
         if let Some(expected) = reference.digest() {
             check(&reference.to_string(), expected, &Digest::of(expected.algorithm(), &bytes))?;
@@ -146,7 +150,11 @@ impl Client {
         let expected = [StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED];
         let response = endpoint.expect(&call, &expected).await?;
         if let Some(Ok(stated)) = stated_digest(response.headers()) {
-            check(&format!("the pushed manifest of {reference}"), &Digest::of(stated.algorithm(), &bytes), &stated)?;
+            check(
+                &format!("the pushed manifest of {reference}"),
+                &Digest::of(stated.algorithm(), &bytes),
+                &stated,
+            )?;
         }
         Ok(digest)
     }
@@ -157,7 +165,10 @@ impl Client {
         let mut call = manifest_call("delete", &subject, Method::DELETE, reference);
         call.access = Access::delete(reference.repository());
         let endpoint = self.inner.push_endpoint(reference.registry())?;
-        endpoint.expect(&call, &[StatusCode::ACCEPTED, StatusCode::OK, StatusCode::NO_CONTENT]).await.map(drop)
+        endpoint
+            .expect(&call, &[StatusCode::ACCEPTED, StatusCode::OK, StatusCode::NO_CONTENT])
+            .await
+            .map(drop)
     }
 }
 
@@ -200,5 +211,9 @@ fn check(object: &str, expected: &Digest, actual: &Digest) -> Result<()> {
     if expected == actual {
         return Ok(());
     }
-    Err(Error::DigestMismatch { object: object.to_owned(), expected: expected.clone(), actual: actual.clone() })
+    Err(Error::DigestMismatch {
+        object: object.to_owned(),
+        expected: expected.clone(),
+        actual: actual.clone(),
+    })
 }

@@ -91,7 +91,8 @@ impl Transport {
             .tcp_nodelay(true)
             .no_proxy();
         // Loopback is this machine, and a proxy would be another.
-        let direct = ["localhost", "127.0.0.0/8", "::1", options.proxy.no_proxy.as_deref().unwrap_or("")].join(",");
+        let direct =
+            ["localhost", "127.0.0.0/8", "::1", options.proxy.no_proxy.as_deref().unwrap_or("")].join(",");
         let proxies = [(&options.proxy.http, false), (&options.proxy.https, true)];
         for (address, secure) in proxies {
             let Some(address) = address.as_deref().filter(|address| !address.is_empty()) else { continue };

@@ -64,7 +64,8 @@ fn permitted_realm(realm: &str, origin: &Url) -> Result<Url> {
         object: host.to_owned(),
         problem,
     };
-    let url = origin.join(realm).map_err(|error| problem(format!("its realm {realm:?} is not a URL: {error}")))?;
+    let url =
+        origin.join(realm).map_err(|error| problem(format!("its realm {realm:?} is not a URL: {error}")))?;
     match url.scheme() {
         "https" => Ok(url),
         "http" if origin.scheme() == "http" || is_loopback(&url) => Ok(url),
@@ -97,18 +98,36 @@ mod tests {
         let origin = "https://registry.example/v2/";
         let cases: [(&[&str], Option<Challenge>); 9] = [
             (
-                &[r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull""#],
-                bearer("https://auth.docker.io/token", Some("registry.docker.io"), &["repository:library/alpine:pull"]),
+                &[
+                    r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull""#,
+                ],
+                bearer(
+                    "https://auth.docker.io/token",
+                    Some("registry.docker.io"),
+                    &["repository:library/alpine:pull"],
+                ),
             ),
             (&[r#"Basic realm="Registry Realm""#], Some(Challenge::Basic)),
             (&[r"BASIC realm=x"], Some(Challenge::Basic)),
             // Both, in one header or in two: Bearer is preferred.
-            (&[r#"Basic realm="x", Bearer realm="https://a.example/t""#], bearer("https://a.example/t", None, &[])),
-            (&[r#"Basic realm="x""#, r#"bearer realm="https://a.example/t""#], bearer("https://a.example/t", None, &[])),
+            (
+                &[r#"Basic realm="x", Bearer realm="https://a.example/t""#],
+                bearer("https://a.example/t", None, &[]),
+            ),
+            (
+                &[r#"Basic realm="x""#, r#"bearer realm="https://a.example/t""#],
+                bearer("https://a.example/t", None, &[]),
+            ),
             // A comma and an escaped quote inside a value.
             (
-                &[r#"Bearer realm="https://a.example/t",service="a \"b\"",scope="repository:x:pull,push registry:catalog:*""#],
-                bearer("https://a.example/t", Some("a \"b\""), &["repository:x:pull,push", "registry:catalog:*"]),
+                &[
+                    r#"Bearer realm="https://a.example/t",service="a \"b\"",scope="repository:x:pull,push registry:catalog:*""#,
+                ],
+                bearer(
+                    "https://a.example/t",
+                    Some("a \"b\""),
+                    &["repository:x:pull,push", "registry:catalog:*"],
+                ),
             ),
             // Relative to the registry.
             (&[r#"Bearer realm="/token""#], bearer("https://registry.example/token", None, &[])),
@@ -126,12 +145,16 @@ mod tests {
         assert!(choose(&[plain], "https://registry.example/v2/").is_err());
         assert!(choose(&[plain], "http://registry.example/v2/").is_ok());
         assert!(choose(&[r#"Bearer realm="http://127.0.0.1:5/t""#], "https://registry.example/v2/").is_ok());
-        assert!(choose(&[r#"Bearer realm="ftp://auth.example/token""#], "https://registry.example/v2/").is_err());
+        assert!(
+            choose(&[r#"Bearer realm="ftp://auth.example/token""#], "https://registry.example/v2/").is_err()
+        );
     }
 
     #[test]
     fn nonsense_is_no_challenge() {
-        for text in ["", ",,,", "Bearer", "Bearer realm", "Bearer realm=\"unterminated", "\"", "=", "Bearer =x"] {
+        for text in
+            ["", ",,,", "Bearer", "Bearer realm", "Bearer realm=\"unterminated", "\"", "=", "Bearer =x"]
+        {
             assert_eq!(choose(&[text], "https://registry.example/").unwrap_or(None), None, "{text:?}");
         }
     }

@@ -158,10 +158,18 @@ impl Authenticator {
     async fn kept(&self, access: &Access) -> Result<Option<HeaderValue>> {
         let slot = self.slot(access);
         let slot = slot.lock().await;
-        slot.as_ref().filter(|token| token.is_fresh()).map(|token| bearer(&token.value, &self.host)).transpose()
+        slot.as_ref()
+            .filter(|token| token.is_fresh())
+            .map(|token| bearer(&token.value, &self.host))
+            .transpose()
     }
 
-    async fn token(&self, access: &Access, challenge: &Challenge, transport: &Transport) -> Result<HeaderValue> {
+    async fn token(
+        &self,
+        access: &Access,
+        challenge: &Challenge,
+        transport: &Transport,
+    ) -> Result<HeaderValue> {
         let slot = self.slot(access);
         let mut slot = slot.lock().await;
         if let Some(token) = slot.as_ref().filter(|token| token.is_fresh()) {
@@ -210,7 +218,8 @@ impl Authenticator {
 fn covered(ours: &[String], theirs: &str) -> bool {
     let Some((object, actions)) = theirs.rsplit_once(':') else { return true };
     ours.iter().filter_map(|scope| scope.rsplit_once(':')).any(|(our_object, our_actions)| {
-        our_object == object && actions.split(',').all(|action| our_actions.split(',').any(|our| our == action))
+        our_object == object
+            && actions.split(',').all(|action| our_actions.split(',').any(|our| our == action))
     })
 }
 

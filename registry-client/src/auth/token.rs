@@ -68,7 +68,9 @@ pub(super) async fn fetch(
     if !status.is_success() {
         let message = crate::answer::message(&body);
         return Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if credentials.is_some() => {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST
+                if credentials.is_some() =>
+            {
                 Error::LoginFailed { host, message }
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied {

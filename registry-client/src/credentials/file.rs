@@ -60,7 +60,8 @@ impl AuthFile {
     /// made a difference.
     pub(super) fn update<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { operation, path, source }
@@ -86,7 +87,9 @@ impl AuthFile {
         match named {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(name)) if name.is_empty() => Ok(None),
-            Some(Value::String(name)) => Helper::named(name).map(Some).map_err(|problem| broken(&self.path, &problem)),
+            Some(Value::String(name)) => {
+                Helper::named(name).map(Some).map_err(|problem| broken(&self.path, &problem))
+            }
             Some(_) => Err(broken(&self.path, "the name of a credential helper is not a string")),
         }
     }
@@ -96,7 +99,10 @@ impl AuthFile {
     pub(super) fn entry(&self, key: &str) -> Result<Option<Credentials>> {
         let Some(Value::Object(auths)) = self.root.get("auths") else { return Ok(None) };
         let found = auths.get(key).map(|value| (key, value)).or_else(|| {
-            auths.iter().find(|(name, _)| old_host(name) == Some(key)).map(|(name, value)| (name.as_str(), value))
+            auths
+                .iter()
+                .find(|(name, _)| old_host(name) == Some(key))
+                .map(|(name, value)| (name.as_str(), value))
         });
         let Some((name, entry)) = found else { return Ok(None) };
         self.decode(name, entry)
@@ -122,9 +128,10 @@ impl AuthFile {
             }));
         }
         match (text("username"), text("password")) {
-            (Some(username), Some(password)) => {
-                Ok(Some(Credentials::Password { username: username.to_owned(), password: password.to_owned() }))
-            }
+            (Some(username), Some(password)) => Ok(Some(Credentials::Password {
+                username: username.to_owned(),
+                password: password.to_owned(),
+            })),
             _ => Ok(None),
         }
     }
@@ -198,7 +205,8 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let _ = rustix::fs::unlinkat(CWD, &temporary, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = File::from(rustix::fs::open(&temporary, flags, Mode::RUSR | Mode::WUSR)?);
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    let written =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
         return written;

@@ -43,7 +43,9 @@ impl Helper {
     /// The helper of that name; a name is a word, not a path.
     pub(super) fn named(name: &str) -> std::result::Result<Self, String> {
         let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-        if plain { Ok(Self { program: format!("docker-credential-{name}") }) } else {
+        if plain {
+            Ok(Self { program: format!("docker-credential-{name}") })
+        } else {
             Err(format!("{name:?} is not the name of a credential helper"))
         }
     }
@@ -118,6 +120,11 @@ impl Helper {
     }
 
     fn failed(&self, operation: &'static str, server: &str, problem: String) -> Error {
-        Error::CredentialHelper { program: self.program.clone(), operation, server: server.to_owned(), problem }
+        Error::CredentialHelper {
+            program: self.program.clone(),
+            operation,
+            server: server.to_owned(),
+            problem,
+        }
     }
 }

@@ -190,7 +190,9 @@ fn lookup_keys(registry: &str, repository: &str) -> Vec<String> {
         path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
     }
     if is_docker_hub(registry) {
-        keys.extend([DOCKER_HUB_KEY, "index.docker.io", "docker.io", "registry-1.docker.io"].map(str::to_owned));
+        keys.extend(
+            [DOCKER_HUB_KEY, "index.docker.io", "docker.io", "registry-1.docker.io"].map(str::to_owned),
+        );
     } else {
         keys.push(registry.to_owned());
     }

@@ -58,18 +58,21 @@ enum Clients {
 
 /// The hosts that the file names, and the registry itself last.
 pub(super) fn read(path: &Path, registry: &str, options: &Options) -> Result<Vec<Host>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::File { operation: "read", path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+        operation: "read",
+        path: path.to_owned(),
+        source,
+    })?;
     let file = Parser { path, registry, options };
-    let root: toml::Table = text.parse().map_err(|error: toml::de::Error| file.problem(&error.to_string()))?;
+    let root: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| file.problem(&error.to_string()))?;
     let mut hosts = Vec::new();
     if let Some(sections) = root.get("host") {
         let sections = sections.as_table().ok_or_else(|| file.problem("host is not a table"))?;
         for (url, section) in sections {
-            let section: Section = section
-                .clone()
-                .try_into()
-                .map_err(|error: toml::de::Error| file.problem(&format!("[host.{url:?}]: {}", error.message())))?;
+            let section: Section = section.clone().try_into().map_err(|error: toml::de::Error| {
+                file.problem(&format!("[host.{url:?}]: {}", error.message()))
+            })?;
             hosts.push(file.host(url, section, true)?);
         }
     }
