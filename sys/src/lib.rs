@@ -1,1 +1,30 @@
-//! TBD
+//! Linux, behind safe types.
+//!
+//! Every raw system call and every `unsafe` block of the project lives in this
+//! crate; each module is one idea of the kernel. Where [`rustix`] already has a
+//! safe function, callers use that one directly and nothing is wrapped here.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`clone`](mod@clone) | a child process in new namespaces, with a pidfd |
+//! | [`mount`] | mounts as descriptors: make, clone, change, attach |
+//! | [`path`] | path resolution that can't leave a directory |
+//! | [`idmap`] | user and group id maps of user namespaces |
+//! | [`caps`] | the five capability sets of a process |
+//! | [`seccomp`] | installing a system call filter |
+//! | [`signal`] | signals as a descriptor, masks, dispositions |
+//! | [`process`] | exec, descriptors at exec, scheduling, personality |
+//! | [`link`] | network interface flags |
+//!
+//! The crate knows no policy: it does what it is told or says which call failed.
+#![cfg(target_os = "linux")]
+
+pub mod caps;
+pub mod clone;
+pub mod idmap;
+pub mod link;
+pub mod mount;
+pub mod path;
+pub mod process;
+pub mod seccomp;
+pub mod signal;

@@ -1,0 +1,356 @@
+//! From rules to a classic BPF program.
+//!
+//! ```text
+//!   load arch ─ x86_64? ─ load nr ─ x32? ┬ tree over x32 numbers
+//!      │                                 └ tree over x86_64 numbers
+//!      ├─ x86? ─ load nr ─ tree …
+//!      └─ any other: kill the process
+//! ```
+//!
+//! A tree is a binary search over ranges of numbers with the same outcome, so a
+//! call costs some eight comparisons instead of hundreds.
+
+use onggi_sys::seccomp::Instruction;
+
+use super::tables::{Abi, X32_BIT};
+
+/// A comparison of one argument; 64 bits wide, as the kernel passes arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// Which argument, 0 to 5.
+    pub(super) argument: u8,
+    /// How it is compared.
+    pub(super) compare: Compare,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compare {
+    Equal(u64),
+    NotEqual(u64),
+    Less(u64),
+    LessEqual(u64),
+    Greater(u64),
+    GreaterEqual(u64),
+    /// `argument & mask == value`
+    Masked {
+        mask: u64,
+        value: u64,
+    },
+}
+
+/// What happens to calls of one number: the first branch all of whose conditions
+/// hold, else the fallback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) branches: Vec<(Vec<Condition>, u32)>,
+    pub(super) fallback: u32,
+}
+
+impl Outcome {
+    pub(super) fn plain(action: u32) -> Self {
+        Self { branches: Vec::new(), fallback: action }
+    }
+}
+
+/// The calls of one ABI that don't get the default, sorted by number.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) abi: Abi,
+    pub(super) calls: Vec<(u32, Outcome)>,
+}
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+const JUMP_GREATER_EQUAL: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// Calls of an ABI that the filter doesn't list.
+pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
+
+const fn op(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+/// The program of these blocks; calls that no block lists get `default`.
+pub(super) fn program(blocks: &[Block], default: u32) -> Vec<Instruction> {
+    let tree_of = |abi: Abi| {
+        blocks.iter().find(|block| block.abi == abi).map(|block| tree(&segments(&block.calls, default)))
+    };
+    let mut code = vec![op(LOAD, 0, 0, ARCH)];
+    let mut seen = Vec::new();
+    for block in blocks {
+        if seen.contains(&block.abi.audit()) {
+            continue;
+        }
+        seen.push(block.abi.audit());
+        let mut body = vec![op(LOAD, 0, 0, NUMBER)];
+        if block.abi.audit() == Abi::X86_64.audit() {
+            let kill = || vec![op(RETURN, 0, 0, KILL_PROCESS)];
+            let native = tree_of(Abi::X86_64).unwrap_or_else(kill);
+            let x32 = tree_of(Abi::X32).unwrap_or_else(kill);
+            branch(&mut body, op(JUMP_GREATER_EQUAL, 0, 0, X32_BIT), x32, native);
+        } else {
+            body.extend(tree_of(block.abi).unwrap_or_default());
+        }
+        // Equal: into the body; else over it.
+        code.push(op(JUMP_EQUAL, 1, 0, block.abi.audit()));
+        code.push(op(JUMP, 0, 0, length(&body)));
+        code.extend(body);
+    }
+    code.push(op(RETURN, 0, 0, KILL_PROCESS));
+    code
+}
+
+fn length(code: &[Instruction]) -> u32 {
+    u32::try_from(code.len()).unwrap_or(u32::MAX)
+}
+
+/// Ranges of numbers with one outcome: `(first number, outcome)`, sorted, from 0.
+fn segments(calls: &[(u32, Outcome)], default: u32) -> Vec<(u32, Outcome)> {
+    let mut list: Vec<(u32, Outcome)> = vec![(0, Outcome::plain(default))];
+    for (number, outcome) in calls {
+        // Where the previous call ended a default range starts; drop it if empty.
+        if list.last().is_some_and(|(start, _)| start == number) {
+            list.pop();
+        }
+        if list.last().is_none_or(|(_, last)| last != outcome || !last.branches.is_empty()) {
+            list.push((*number, outcome.clone()));
+        }
+        if let Some(next) = number.checked_add(1) {
+            list.push((next, Outcome::plain(default)));
+        }
+    }
+    list.dedup_by(|next, kept| next.1 == kept.1 && kept.1.branches.is_empty());
+    list
+}
+
+fn tree(segments: &[(u32, Outcome)]) -> Vec<Instruction> {
+    match segments {
+        [] => Vec::new(),
+        [(_, outcome)] => leaf(outcome),
+        _ => {
+            let (low, high) = segments.split_at(segments.len() / 2);
+            let start = high.first().map_or(0, |(start, _)| *start);
+            let mut code = Vec::new();
+            branch(&mut code, op(JUMP_GREATER_EQUAL, 0, 0, start), tree(high), tree(low));
+            code
+        }
+    }
+}
+
+/// Appends `if test { yes } else { no }`; both must end in a return.
+fn branch(code: &mut Vec<Instruction>, test: Instruction, yes: Vec<Instruction>, no: Vec<Instruction>) {
+    if let Ok(over) = u8::try_from(no.len()) {
+        code.push(Instruction { jt: over, jf: 0, ..test });
+    } else {
+        // A conditional jump reaches 255 instructions; a plain one any distance.
+        code.push(Instruction { jt: 0, jf: 1, ..test });
+        code.push(op(JUMP, 0, 0, length(&no)));
+    }
+    code.extend(no);
+    code.extend(yes);
+}
+
+fn leaf(outcome: &Outcome) -> Vec<Instruction> {
+    let mut code = Vec::new();
+    for (conditions, action) in &outcome.branches {
+        // Compiled back to front: what a failed condition jumps over is known.
+        let mut tail = vec![op(RETURN, 0, 0, *action)];
+        for condition in conditions.iter().rev() {
+            let over = u8::try_from(tail.len()).unwrap_or(u8::MAX);
+            let mut test = compare(*condition, over);
+            test.extend(tail);
+            tail = test;
+        }
+        code.extend(tail);
+    }
+    code.push(op(RETURN, 0, 0, outcome.fallback));
+    code
+}
+
+/// Falls through if the condition holds, else jumps over `over` instructions more.
+fn compare(condition: Condition, over: u8) -> Vec<Instruction> {
+    let low_word = ARGUMENTS + 8 * u32::from(condition.argument);
+    let (low_at, high_at) =
+        if cfg!(target_endian = "little") { (low_word, low_word + 4) } else { (low_word + 4, low_word) };
+    #[expect(clippy::cast_possible_truncation, reason = "takes the two halves apart")]
+    let halves = |value: u64| ((value >> 32) as u32, value as u32);
+    let load = |at| op(LOAD, 0, 0, at);
+    // In each form the last instruction's "no" skips `over`, an earlier one's
+    // skips the rest of the form as well.
+    match condition.compare {
+        Compare::Equal(value) => {
+            let (high, low) = halves(value);
+            vec![
+                load(high_at),
+                op(JUMP_EQUAL, 0, over.saturating_add(2), high),
+                load(low_at),
+                op(JUMP_EQUAL, 0, over, low),
+            ]
+        }
+        Compare::NotEqual(value) => {
+            let (high, low) = halves(value);
+            vec![
+                load(high_at),
+                op(JUMP_EQUAL, 0, 2, high),
+                load(low_at),
+                op(JUMP_EQUAL, over, 0, low),
+            ]
+        }
+        Compare::Masked { mask, value } => {
+            let ((mask_high, mask_low), (high, low)) = (halves(mask), halves(value));
+            vec![
+                load(high_at),
+                op(AND, 0, 0, mask_high),
+                op(JUMP_EQUAL, 0, over.saturating_add(3), high),
+                load(low_at),
+                op(AND, 0, 0, mask_low),
+                op(JUMP_EQUAL, 0, over, low),
+            ]
+        }
+        Compare::Greater(value) => ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER, over, false),
+        Compare::GreaterEqual(value) => {
+            ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER_EQUAL, over, false)
+        }
+        Compare::LessEqual(value) => ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER, over, true),
+        Compare::Less(value) => {
+            ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER_EQUAL, over, true)
+        }
+    }
+}
+
+/// `value > k` or `value >= k` over two halves, or the opposite if `negated`.
+fn ordered(
+    load_high: Instruction,
+    load_low: Instruction,
+    (high, low): (u32, u32),
+    low_jump: u16,
+    over: u8,
+    negated: bool,
+) -> Vec<Instruction> {
+    let past = |inside: u8| over.saturating_add(inside);
+    if negated {
+        vec![
+            load_high,
+            op(JUMP_GREATER, past(3), 0, high),
+            op(JUMP_EQUAL, 0, 2, high),
+            load_low,
+            op(low_jump, over, 0, low),
+        ]
+    } else {
+        vec![
+            load_high,
+            op(JUMP_GREATER, 3, 0, high),
+            op(JUMP_EQUAL, 0, past(2), high),
+            load_low,
+            op(low_jump, 0, over, low),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would.
+    fn run(code: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let word = |offset: u32| match offset {
+            NUMBER => number,
+            ARCH => arch,
+            _ => {
+                let at = offset - ARGUMENTS;
+                let argument = arguments[(at / 8) as usize];
+                if at % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+            }
+        };
+        let (mut pc, mut a) = (0usize, 0u32);
+        loop {
+            let i = code[pc];
+            pc += 1;
+            let jump = |yes: bool| usize::from(if yes { i.jt } else { i.jf });
+            match i.code {
+                LOAD => a = word(i.k),
+                AND => a &= i.k,
+                JUMP => pc += i.k as usize,
+                JUMP_EQUAL => pc += jump(a == i.k),
+                JUMP_GREATER => pc += jump(a > i.k),
+                JUMP_GREATER_EQUAL => pc += jump(a >= i.k),
+                RETURN => return i.k,
+                code => panic!("{code}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_comparison_at_its_edges() {
+        let values = [0, 1, 7, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0007, u64::MAX - 1, u64::MAX];
+        for value in values {
+            for compare in [
+                Compare::Equal(value),
+                Compare::NotEqual(value),
+                Compare::Less(value),
+                Compare::LessEqual(value),
+                Compare::Greater(value),
+                Compare::GreaterEqual(value),
+                Compare::Masked { mask: 0xff_0000_00ff, value: value & 0xff_0000_00ff },
+            ] {
+                let outcome = Outcome {
+                    branches: vec![(
+                        vec![
+                            Condition { argument: 3, compare },
+                            Condition { argument: 0, compare: Compare::Equal(1) },
+                        ],
+                        7,
+                    )],
+                    fallback: 9,
+                };
+                let code = program(&[Block { abi: Abi::X86_64, calls: vec![(5, outcome)] }], 1);
+                for argument in values {
+                    let holds = match compare {
+                        Compare::Equal(v) => argument == v,
+                        Compare::NotEqual(v) => argument != v,
+                        Compare::Less(v) => argument < v,
+                        Compare::LessEqual(v) => argument <= v,
+                        Compare::Greater(v) => argument > v,
+                        Compare::GreaterEqual(v) => argument >= v,
+                        Compare::Masked { mask, value } => argument & mask == value,
+                    };
+                    let got = run(&code, 0xc000_003e, 5, [1, 0, 0, argument, 0, 0]);
+                    assert_eq!(got, if holds { 7 } else { 9 }, "{argument:#x} {compare:x?}");
+                    assert_eq!(run(&code, 0xc000_003e, 5, [0, 0, 0, argument, 0, 0]), 9);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wide_tree_finds_every_number() {
+        let action = |number: u32| 100 + number % 7;
+        let calls = (0..900).filter(|n| n % 3 != 0).map(|n| (n, Outcome::plain(action(n)))).collect();
+        let code = program(&[Block { abi: Abi::X86, calls }], 1);
+        for number in 0..1000 {
+            let expected = if number < 900 && number % 3 != 0 { action(number) } else { 1 };
+            assert_eq!(run(&code, Abi::X86.audit(), number, [0; 6]), expected, "{number}");
+        }
+        assert_eq!(run(&code, Abi::X86_64.audit(), 1, [0; 6]), KILL_PROCESS);
+    }
+
+    #[test]
+    fn x32_and_native_are_apart() {
+        let one = |abi: Abi, n| Block { abi, calls: vec![(abi.in_data(n), Outcome::plain(7))] };
+        let code = program(&[one(Abi::X86_64, 3), one(Abi::X32, 4)], 1);
+        assert_eq!(run(&code, Abi::X86_64.audit(), 3, [0; 6]), 7);
+        assert_eq!(run(&code, Abi::X86_64.audit(), 4, [0; 6]), 1);
+        assert_eq!(run(&code, Abi::X86_64.audit(), 4 | X32_BIT, [0; 6]), 7);
+        let native = program(&[one(Abi::X86_64, 3)], 1);
+        assert_eq!(run(&native, Abi::X86_64.audit(), 3 | X32_BIT, [0; 6]), KILL_PROCESS);
+    }
+}
