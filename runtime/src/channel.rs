@@ -83,10 +83,6 @@ impl Channel {
         Ok((Self(a), Self(b)))
     }
 
-    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
-    }
-
     pub(crate) fn send(&self, kind: u8, body: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);

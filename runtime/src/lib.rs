@@ -32,7 +32,7 @@ mod channel;
 mod container;
 mod defaults;
 mod error;
-mod exec;
+
 mod init;
 mod mounts;
 mod plan;
@@ -41,9 +41,9 @@ pub mod rootless;
 pub mod seccomp;
 mod shield;
 
-pub use container::{Container, Created, Rootfs, SeccompSource, Stdio, WindowSize};
+pub use container::{Container, Created, MountCallback, Rootfs, SeccompSource, Stdio, WindowSize};
 pub use defaults::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Defaults, default_spec};
 pub use error::{Error, ExecProblem, Result, Stage};
-pub use exec::Exec;
+
 pub use process::{ExitStatus, Foreground, Process};
 pub use shield::shield;

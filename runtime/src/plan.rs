@@ -74,7 +74,6 @@ pub(crate) struct ProcessPlan {
     pub(crate) scheduling: Option<Scheduling>,
     pub(crate) io_priority: Option<(u8, u8)>,
     pub(crate) personality: Option<u32>,
-    pub(crate) terminal: bool,
 }
 
 /// Strings and lists of a specification are bounded by what the kernel takes;
@@ -380,7 +379,6 @@ impl ProcessPlan {
             scheduling: scheduling(process)?,
             io_priority: io_priority(process)?,
             personality: None,
-            terminal: process.terminal().unwrap_or(false),
         })
     }
 }

@@ -118,11 +118,9 @@ pub fn set_io_priority(class: u8, priority: u8) -> io::Result<()> {
     Ok(())
 }
 
-/// A scheduling policy with its parameters, `struct sched_attr` (sched(7)).
-#[repr(C)]
+/// A scheduling policy with its parameters (sched(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scheduling {
-    size: u32,
     /// `SCHED_…` number.
     pub policy: u32,
     /// `SCHED_FLAG_…` bits.
@@ -143,10 +141,24 @@ pub struct Scheduling {
 ///
 /// # Errors
 /// `EPERM`, `EINVAL`, `EBUSY` (deadline admission).
-pub fn set_scheduling(mut scheduling: Scheduling) -> io::Result<()> {
-    scheduling.size = u32::try_from(size_of::<Scheduling>()).unwrap_or_default();
+pub fn set_scheduling(scheduling: Scheduling) -> io::Result<()> {
+    /// `struct sched_attr`, first version.
+    #[repr(C)]
+    struct Attr {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let Scheduling { policy, flags, nice, priority, runtime, deadline, period } = scheduling;
+    let size = u32::try_from(size_of::<Attr>()).unwrap_or_default();
+    let attr = Attr { size, policy, flags, nice, priority, runtime, deadline, period };
     // SAFETY: the struct lives through the call and says its own size.
-    if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const scheduling, 0) } < 0 {
+    if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
@@ -161,6 +173,22 @@ pub fn new_session_keyring(name: &CStr) -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: `name` ends in NUL and lives through the call.
     if unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Closes the descriptors from `first` to `last`, whoever owns them.
+///
+/// For a child that goes on without what its parent had open: it must not use or
+/// drop a value that owns one of these descriptors.
+///
+/// # Errors
+/// What `close_range(2)` says.
+pub fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: to the kernel descriptors are numbers; a value that still owned one
+    // would get EBADF, and callers have none left, as the contract above says.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -1,0 +1,243 @@
+//! What the container's first process does before it becomes the program.
+//!
+//! The steps are in the order of this file, top to bottom; each either succeeds
+//! or ends the process with a [`Report`].
+
+mod devices;
+mod identity;
+mod masks;
+mod program;
+mod reaper;
+mod rootfs;
+mod terminal;
+
+use std::ffi::CString;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use onggi_sys::clone::{Namespaces, SingleThreaded, enter, unshare};
+use onggi_sys::mount::{Change, Propagation};
+use onggi_sys::path::Root;
+use rustix::fs::CWD;
+use rustix::process::DumpableBehavior;
+
+use crate::channel::{Channel, MAPPED, Report};
+use crate::container::WindowSize;
+use crate::error::Stage;
+use crate::plan::{Plan, ProcessPlan};
+
+/// Result of a step.
+pub(crate) type Step<T> = Result<T, Report>;
+
+/// For `map_err`: this step failed on this object.
+pub(crate) fn failed<E: Into<io::Error>>(stage: Stage, object: impl Into<String>) -> impl FnOnce(E) -> Report {
+    move |error| Report::Setup {
+        stage,
+        object: object.into(),
+        errno: Into::<io::Error>::into(error).raw_os_error().unwrap_or(5),
+    }
+}
+
+/// Where the program's standard descriptors come from.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    /// The caller's.
+    Inherit,
+    /// These three.
+    Given([OwnedFd; 3]),
+    /// A terminal made in the container.
+    Terminal(WindowSize),
+}
+
+/// Where the root filesystem comes from.
+#[derive(Debug)]
+pub(crate) enum RootSource {
+    /// The parent sends a detached mount.
+    Sent,
+    /// The parent cloned it before the child was made.
+    Cloned(OwnedFd),
+    /// The child clones it, with the authority over its own copy of the mounts.
+    Path(PathBuf),
+}
+
+/// All that the child knows.
+#[derive(Debug)]
+pub(crate) struct Init<'a> {
+    pub(crate) plan: &'a mut Plan,
+    pub(crate) root: RootSource,
+    pub(crate) streams: Streams,
+    pub(crate) with_reaper: bool,
+    pub(crate) die_with_parent: bool,
+    /// Enter the cgroup namespace only here: cgroups were joined after the clone.
+    pub(crate) late_cgroup_namespace: bool,
+    /// Descriptors from 3 up that the program inherits.
+    pub(crate) preserved: u32,
+}
+
+/// Runs in the child; its value is the exit status of the child where the program
+/// could not be started, or of the program where there is a reaper.
+pub(crate) fn run(init: Init<'_>, channel: Channel, single: SingleThreaded) -> i32 {
+    // Not closed here: the process ends, and a reaper has closed it already.
+    let channel = ManuallyDrop::new(channel);
+    match steps(init, &channel, single) {
+        Ok(status) => status,
+        Err(report) => {
+            channel.report(&report);
+            1
+        }
+    }
+}
+
+fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32> {
+    let Init { plan, root, streams, with_reaper, die_with_parent, late_cgroup_namespace, preserved } =
+        init;
+    // Directories and nodes get the modes that are asked for.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    channel.expect(MAPPED).map_err(failed(Stage::Handshake, ""))?;
+    identity::container_root(plan)?;
+    // From here on nobody in the container may look into this process or at its
+    // executable through /proc.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(failed(Stage::Identity, ""))?;
+    for (kind, namespace, path) in plan.join.iter().filter(|(kind, ..)| *kind != Namespaces::PID) {
+        enter(namespace.as_fd(), *kind).map_err(failed(Stage::JoinNamespace, path))?;
+    }
+    if late_cgroup_namespace {
+        unshare(Namespaces::CGROUP).map_err(failed(Stage::NewNamespace, "cgroup"))?;
+    }
+    separate_mounts(plan)?;
+    let made = rootfs::make_filesystems(plan)?;
+    let root = rootfs::receive(channel, root)?;
+    rootfs::attach(plan, &root, made)?;
+    let null = devices::populate(plan, &root)?;
+    set_names(plan)?;
+    rootfs::enter(&root, plan)?;
+    drop(root);
+
+    let root = rustix::fs::open(
+        "/",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(failed(Stage::PivotRoot, "/"))?;
+    let inside = Root::new(root.as_fd());
+    sysctls(plan, &inside)?;
+    if plan.new.contains(Namespaces::NET) {
+        onggi_sys::link::loopback_up().map_err(failed(Stage::Loopback, "lo"))?;
+    }
+    let terminal = match &streams {
+        Streams::Terminal(size) => Some(terminal::open(&inside, &plan.process, *size, channel)?),
+        Streams::Inherit | Streams::Given(_) => None,
+    };
+    masks::apply(plan, &inside, null)?;
+    let cwd_done = prepare_cwd(&inside, &plan.process)?;
+    if plan.read_only_root {
+        let change = Change { set: onggi_sys::mount::Attributes::READ_ONLY, ..Change::default() };
+        change.apply(CWD, c"/").map_err(failed(Stage::ReadOnly, "/"))?;
+    }
+    terminal::connect(streams, terminal.as_ref())?;
+    let controlling = terminal.is_some();
+    drop(terminal);
+    drop(root);
+    identity::become_user(&plan.process, channel, plan.has_user_namespace())?;
+    if !cwd_done {
+        enter_cwd(&plan.process)?;
+    }
+    check_cwd(&plan.process)?;
+    if die_with_parent {
+        // After the ids changed: that clears the setting.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .map_err(failed(Stage::Identity, ""))?;
+    }
+    let process = &plan.process;
+    if with_reaper {
+        reaper::run(single, channel, || program::become_it(process, controlling, preserved))
+    } else {
+        Err(program::become_it(process, controlling, preserved))
+    }
+}
+
+/// Nothing that is mounted here may travel to the host. Copies of mounts that a
+/// new user namespace owns only receive; others must be told.
+fn separate_mounts(plan: &Plan) -> Step<()> {
+    let propagation = match (plan.root_propagation, plan.maps.is_some()) {
+        (None, true) => return Ok(()),
+        (Some((Propagation::Private | Propagation::Unbindable, _)), _) | (None, false) => Propagation::Private,
+        (Some(_), _) => Propagation::Slave,
+    };
+    let change = Change { propagation: Some(propagation), recursive: true, ..Change::default() };
+    change.apply(CWD, c"/").map_err(failed(Stage::Propagation, "/"))
+}
+
+fn set_names(plan: &Plan) -> Step<()> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).map_err(failed(Stage::HostName, name))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).map_err(failed(Stage::HostName, name))?;
+    }
+    Ok(())
+}
+
+/// Writes sysctls into the proc filesystem that was just mounted, never through a
+/// link or onto anything mounted over it.
+fn sysctls(plan: &Plan, root: &Root<'_>) -> Step<()> {
+    if plan.sysctls.is_empty() {
+        return Ok(());
+    }
+    let at = || failed::<io::Error>(Stage::Sysctl, "/proc");
+    let proc = root.locate_plain(Path::new("/proc")).map_err(at())?;
+    let kind = rustix::fs::fstatfs(&proc).map_err(|error| at()(error.into()))?.f_type;
+    if kind != rustix::fs::PROC_SUPER_MAGIC {
+        return Err(at()(io::Error::from_raw_os_error(rustix::io::Errno::INVAL.raw_os_error())));
+    }
+    let proc = Root::single(proc.as_fd());
+    for (path, value) in &plan.sysctls {
+        let object = || format!("{} to {value:?}", path.display());
+        let flags = rustix::fs::OFlags::WRONLY;
+        let file = proc
+            .open(path, flags, rustix::fs::Mode::empty())
+            .map_err(failed(Stage::Sysctl, object()))?;
+        rustix::io::write(&file, value.as_bytes()).map_err(failed(Stage::Sysctl, object()))?;
+    }
+    Ok(())
+}
+
+/// The working directory, made if it is missing, entered without following magic
+/// links. `false`: root may not go there, the user may.
+fn prepare_cwd(root: &Root<'_>, process: &ProcessPlan) -> Step<bool> {
+    use std::os::unix::ffi::OsStrExt;
+    let cwd = Path::new(std::ffi::OsStr::from_bytes(process.cwd.as_bytes()));
+    let object = || cwd.display().to_string();
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    let dir = match root.open(cwd, flags, rustix::fs::Mode::empty()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => root.make_dirs(cwd),
+        other => other,
+    };
+    match dir.and_then(|dir| Ok(rustix::process::fchdir(dir)?)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(failed(Stage::WorkingDirectory, object())(error)),
+    }
+}
+
+fn enter_cwd(process: &ProcessPlan) -> Step<()> {
+    rustix::process::chdir(process.cwd.as_c_str()).map_err(failed(Stage::WorkingDirectory, lossy(&process.cwd)))
+}
+
+/// Whatever the path led through: a working directory outside the root is the
+/// host's, and `getcwd` says so.
+fn check_cwd(process: &ProcessPlan) -> Step<()> {
+    let inside = rustix::process::getcwd(Vec::new()).is_ok_and(|path| path.as_bytes().first() == Some(&b'/'));
+    if inside {
+        return Ok(());
+    }
+    let error = io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error());
+    Err(failed(Stage::WorkingDirectory, format!("{}: it is outside the container", lossy(&process.cwd)))(error))
+}
+
+pub(crate) fn lossy(text: &CString) -> String {
+    text.to_string_lossy().into_owned()
+}

@@ -1,0 +1,96 @@
+//! Who the process is: ids, capabilities, privileges, filter, limits.
+
+use std::os::fd::AsFd;
+
+use onggi_sys::{caps, process, seccomp};
+use rustix::fs::Mode;
+use rustix::process::{Gid, Rlimit, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::{Step, failed};
+use crate::channel::{Channel, NOTIFY};
+use crate::error::Stage;
+use crate::plan::{Plan, ProcessPlan};
+
+/// In a new user namespace the process is nobody at first; becomes its root, or
+/// whoever comes first in a map without one.
+pub(super) fn container_root(plan: &Plan) -> Step<()> {
+    let Some((uids, gids)) = &plan.maps else { return Ok(()) };
+    let id = |map: &onggi_sys::idmap::IdMap| match map.to_outside(0) {
+        Some(_) => 0,
+        None => map.ranges().first().map_or(0, |range| range.inside),
+    };
+    set_ids(id(uids), id(gids)).map_err(failed(Stage::Identity, ""))
+}
+
+fn set_ids(uid: u32, gid: u32) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
+}
+
+/// The last steps that need any privilege, in the order in which each still has
+/// what it needs.
+pub(crate) fn become_user(process: &ProcessPlan, channel: &Channel, user_namespace: bool) -> Step<()> {
+    if let Some(persona) = process.personality {
+        process::set_personality(persona).map_err(failed(Stage::Scheduling, "personality"))?;
+    }
+    if let Some((class, priority)) = process.io_priority {
+        process::set_io_priority(class, priority).map_err(failed(Stage::Scheduling, "I/O priority"))?;
+    }
+    if let Some(scheduling) = process.scheduling {
+        process::set_scheduling(scheduling).map_err(failed(Stage::Scheduling, "policy"))?;
+    }
+    for (name, resource, soft, hard) in &process.rlimits {
+        let limit = |value: u64| (value != u64::MAX).then_some(value);
+        let wanted = Rlimit { current: limit(*soft), maximum: limit(*hard) };
+        rustix::process::setrlimit(*resource, wanted)
+            .map_err(failed(Stage::Rlimit, format!("{name} to {soft}:{hard}")))?;
+    }
+    // Without no_new_privs only CAP_SYS_ADMIN may install a filter, so before
+    // capabilities go; with it, as late as possible.
+    if !process.no_new_privileges {
+        install_filter(process, channel)?;
+    }
+    let sets = process.capabilities.unwrap_or_default();
+    caps::limit_bounding(sets.bounding).map_err(failed(Stage::Capabilities, ""))?;
+    rustix::thread::set_keep_capabilities(true).map_err(failed(Stage::Capabilities, ""))?;
+    let groups: Vec<Gid> = process.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match set_thread_groups(&groups) {
+        Ok(()) => {}
+        // With one id mapped by its owner, the kernel forbids to drop groups.
+        Err(rustix::io::Errno::PERM) if groups.is_empty() && user_namespace => {}
+        Err(error) => return Err(failed(Stage::Groups, format!("groups {:?}", process.groups))(error)),
+    }
+    set_ids(process.uid, process.gid)
+        .map_err(failed(Stage::Groups, format!("{}:{} (is it in the id map?)", process.uid, process.gid)))?;
+    let permitted = caps::permitted().map_err(failed(Stage::Capabilities, ""))?;
+    // What the caller itself lacks can't be given.
+    let inheritable = sets.inheritable.and(permitted);
+    let kept = sets.permitted.and(permitted);
+    caps::set(&caps::Sets {
+        bounding: sets.bounding,
+        effective: sets.effective.and(kept),
+        permitted: kept,
+        inheritable,
+        ambient: sets.ambient.and(kept).and(inheritable),
+    })
+    .map_err(failed(Stage::Capabilities, ""))?;
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(failed(Stage::NoNewPrivileges, ""))?;
+        install_filter(process, channel)?;
+    }
+    /// What shells and distributions expect where nothing is said.
+    const USUAL_UMASK: u32 = 0o022;
+    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(USUAL_UMASK)));
+    Ok(())
+}
+
+fn install_filter(process: &ProcessPlan, channel: &Channel) -> Step<()> {
+    let Some(filter) = &process.filter else { return Ok(()) };
+    let listener = seccomp::install(&filter.program, filter.flags).map_err(failed(Stage::Seccomp, ""))?;
+    if let Some(listener) = listener {
+        channel.send(NOTIFY, &[], Some(listener.as_fd())).map_err(failed(Stage::Seccomp, "listener"))?;
+    }
+    Ok(())
+}
