@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Spec};
 use onggi_runtime::cgroup::Cgroup;
 use onggi_runtime::{
-    Container, Defaults, Error, Foreground, Rootfs, SeccompSource, Stdio, WindowSize, default_spec, rootless, shield,
+    Container, Defaults, Error, Foreground, Rootfs, SeccompSource, Stdio, WindowSize, default_spec, rootless,
+    shield,
 };
 use onggi_sys::idmap::IdMap;
 
@@ -132,7 +133,10 @@ fn specification(options: &Options, rootless: bool) -> Spec {
             let words = parts.next().map(|words| words.split(',').map(String::from).collect::<Vec<_>>());
             let mut words = words.unwrap_or_default();
             words.push("rbind".into());
-            mount.set_destination(destination.into()).set_source(Some(source.into())).set_options(Some(words));
+            mount
+                .set_destination(destination.into())
+                .set_source(Some(source.into()))
+                .set_options(Some(words));
             mount.set_typ(Some("bind".into()));
             mounts.push(mount);
         }

@@ -192,7 +192,9 @@ fn remove_directory(directory: &Path) -> Result<()> {
         match rustix::fs::rmdir(directory) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::BUSY) => {}
-            Err(error) => return Err(Error::io("remove the control group", directory.display().to_string())(error)),
+            Err(error) => {
+                return Err(Error::io("remove the control group", directory.display().to_string())(error));
+            }
         }
         if attempt == 0 {
             kill_all(directory);
@@ -260,7 +262,8 @@ fn inherit_cpuset(root: &Path, path: &Path) -> Result<()> {
 
 /// Version 2: every directory above hands the needed controllers down.
 fn hand_down(root: &Path, path: &Path, limits: &[Limit]) -> Result<()> {
-    let mut wanted: Vec<&str> = limits.iter().map(|limit| limit.controller).filter(|c| !c.is_empty()).collect();
+    let mut wanted: Vec<&str> =
+        limits.iter().map(|limit| limit.controller).filter(|c| !c.is_empty()).collect();
     wanted.sort_unstable();
     wanted.dedup();
     if wanted.is_empty() {

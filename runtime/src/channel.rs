@@ -78,8 +78,7 @@ impl Report {
 impl Channel {
     /// Both ends, close-on-exec.
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(a), Self(b)))
     }
 

@@ -271,7 +271,8 @@ impl Container {
             preserved: self.preserved,
         };
         let cgroup_dir = self.cgroup.as_ref().and_then(Cgroup::clone_into);
-        let clone = Clone3 { namespaces: start.without(Namespaces::TIME), cgroup: cgroup_dir, sibling: false };
+        let clone =
+            Clone3 { namespaces: start.without(Namespaces::TIME), cgroup: cgroup_dir, sibling: false };
         let ours_fd = ours.as_fd().as_raw_fd().unsigned_abs();
         let child = clone.run(move |single| {
             // The parent's end: its copy here would hide the parent's death.
@@ -397,7 +398,8 @@ impl Drop for Entered {
 fn enter_before_clone(plan: &Plan) -> Result<Entered> {
     let mut entered = Entered(Vec::new());
     let own = |path: &str| {
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(Error::io("open", path))
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::io("open", path))
     };
     for (kind, namespace, path) in &plan.join {
         if *kind == Namespaces::PID {

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Capability, Linux, LinuxBuilder, LinuxCapabilities, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, Process, ProcessBuilder, Root, RootBuilder,
-    Spec, SpecBuilder, User,
+    Capability, Linux, LinuxBuilder, LinuxCapabilities, LinuxIdMapping, LinuxIdMappingBuilder,
+    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, Process, ProcessBuilder,
+    Root, RootBuilder, Spec, SpecBuilder, User,
 };
 use onggi_sys::idmap::IdMap;
 
@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn the_default_is_complete() {
-        let maps = Some((IdMap::single(0, 100_000, 65536).unwrap(), IdMap::single(0, 100_000, 65536).unwrap()));
+        let maps =
+            Some((IdMap::single(0, 100_000, 65536).unwrap(), IdMap::single(0, 100_000, 65536).unwrap()));
         let spec = default_spec(&Defaults { maps, hostname: Some("box".into()), ..Defaults::default() });
         let linux = spec.linux().as_ref().unwrap();
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 7);

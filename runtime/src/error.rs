@@ -129,7 +129,11 @@ impl Error {
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Io { source, .. } | Self::Setup { source, .. } => of(source),
             Self::Exec { problem } => {
-                if problem.exit_code() == 127 { ErrorKind::NotFound } else { ErrorKind::Denied }
+                if problem.exit_code() == 127 {
+                    ErrorKind::NotFound
+                } else {
+                    ErrorKind::Denied
+                }
             }
             Self::Ended { .. } | Self::Hook { .. } => ErrorKind::Io,
             Self::Exposed { .. } => ErrorKind::Denied,

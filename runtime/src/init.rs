@@ -32,7 +32,10 @@ use crate::plan::{Plan, ProcessPlan};
 pub(crate) type Step<T> = Result<T, Report>;
 
 /// For `map_err`: this step failed on this object.
-pub(crate) fn failed<E: Into<io::Error>>(stage: Stage, object: impl Into<String>) -> impl FnOnce(E) -> Report {
+pub(crate) fn failed<E: Into<io::Error>>(
+    stage: Stage,
+    object: impl Into<String>,
+) -> impl FnOnce(E) -> Report {
     move |error| Report::Setup {
         stage,
         object: object.into(),
@@ -91,8 +94,7 @@ pub(crate) fn run(init: Init<'_>, channel: Channel, single: SingleThreaded) -> i
 }
 
 fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32> {
-    let Init { plan, root, streams, with_reaper, die_with_parent, late_cgroup_namespace, preserved } =
-        init;
+    let Init { plan, root, streams, with_reaper, die_with_parent, late_cgroup_namespace, preserved } = init;
     // Directories and nodes get the modes that are asked for.
     rustix::process::umask(rustix::fs::Mode::empty());
     channel.expect(MAPPED).map_err(failed(Stage::Handshake, ""))?;
@@ -131,7 +133,8 @@ fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32>
         Streams::Terminal(size) => Some(terminal::open(&inside, &plan.process, *size, channel)?),
         Streams::Inherit | Streams::Given(_) => None,
     };
-    masks::apply(plan, &inside, null)?;
+    masks::apply(plan, &inside, &null)?;
+    drop(null);
     let cwd_done = prepare_cwd(&inside, &plan.process)?;
     if plan.read_only_root {
         let change = Change { set: onggi_sys::mount::Attributes::READ_ONLY, ..Change::default() };
@@ -164,7 +167,9 @@ fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32>
 fn separate_mounts(plan: &Plan) -> Step<()> {
     let propagation = match (plan.root_propagation, plan.maps.is_some()) {
         (None, true) => return Ok(()),
-        (Some((Propagation::Private | Propagation::Unbindable, _)), _) | (None, false) => Propagation::Private,
+        (Some((Propagation::Private | Propagation::Unbindable, _)), _) | (None, false) => {
+            Propagation::Private
+        }
         (Some(_), _) => Propagation::Slave,
     };
     let change = Change { propagation: Some(propagation), recursive: true, ..Change::default() };
@@ -197,9 +202,8 @@ fn sysctls(plan: &Plan, root: &Root<'_>) -> Step<()> {
     for (path, value) in &plan.sysctls {
         let object = || format!("{} to {value:?}", path.display());
         let flags = rustix::fs::OFlags::WRONLY;
-        let file = proc
-            .open(path, flags, rustix::fs::Mode::empty())
-            .map_err(failed(Stage::Sysctl, object()))?;
+        let file =
+            proc.open(path, flags, rustix::fs::Mode::empty()).map_err(failed(Stage::Sysctl, object()))?;
         rustix::io::write(&file, value.as_bytes()).map_err(failed(Stage::Sysctl, object()))?;
     }
     Ok(())
@@ -224,7 +228,8 @@ fn prepare_cwd(root: &Root<'_>, process: &ProcessPlan) -> Step<bool> {
 }
 
 fn enter_cwd(process: &ProcessPlan) -> Step<()> {
-    rustix::process::chdir(process.cwd.as_c_str()).map_err(failed(Stage::WorkingDirectory, lossy(&process.cwd)))
+    rustix::process::chdir(process.cwd.as_c_str())
+        .map_err(failed(Stage::WorkingDirectory, lossy(&process.cwd)))
 }
 
 /// Whatever the path led through: a working directory outside the root is the
@@ -235,7 +240,9 @@ fn check_cwd(process: &ProcessPlan) -> Step<()> {
         return Ok(());
     }
     let error = io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error());
-    Err(failed(Stage::WorkingDirectory, format!("{}: it is outside the container", lossy(&process.cwd)))(error))
+    Err(failed(Stage::WorkingDirectory, format!("{}: it is outside the container", lossy(&process.cwd)))(
+        error,
+    ))
 }
 
 pub(crate) fn lossy(text: &CString) -> String {

@@ -263,7 +263,9 @@ mod tests {
     fn options_become_attributes() {
         let plan = read("bind", &["rbind", "ro", "nosuid", "rslave", "rnoexec", "relatime"]).unwrap();
         assert_eq!(plan.destination, Path::new("/mnt"));
-        assert!(matches!(&plan.source, Source::Bind { path, recursive: true, .. } if path == Path::new("/bundle/src")));
+        assert!(
+            matches!(&plan.source, Source::Bind { path, recursive: true, .. } if path == Path::new("/bundle/src"))
+        );
         assert_eq!(plan.set, Attributes::READ_ONLY.with(Attributes::NO_SUID));
         assert_eq!(plan.set_below, Attributes::NO_EXEC);
         assert!(plan.clear.contains(Attributes::ATIME_MASK));

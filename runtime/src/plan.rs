@@ -81,7 +81,8 @@ pub(crate) struct ProcessPlan {
 const MAX_MOUNTS: usize = 1000;
 
 pub(crate) fn id_map(what: &str, mappings: &[LinuxIdMapping]) -> Result<IdMap> {
-    let range = |m: &LinuxIdMapping| Range { inside: m.container_id(), outside: m.host_id(), count: m.size() };
+    let range =
+        |m: &LinuxIdMapping| Range { inside: m.container_id(), outside: m.host_id(), count: m.size() };
     IdMap::new(mappings.iter().map(range).collect()).map_err(|why| Error::invalid(what, why.to_string()))
 }
 
@@ -106,7 +107,10 @@ impl Plan {
         for namespace in linux.namespaces().iter().flatten() {
             let kind = namespace_kind(namespace.typ());
             if seen.contains(kind) {
-                return Err(Error::invalid("linux.namespaces", format!("{} is listed twice", namespace.typ())));
+                return Err(Error::invalid(
+                    "linux.namespaces",
+                    format!("{} is listed twice", namespace.typ()),
+                ));
             }
             seen = seen.with(kind);
             match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
@@ -205,7 +209,10 @@ fn refuse(spec: &Spec, linux: &Linux) -> Result<()> {
         return Err(Error::unsupported("linux.memoryPolicy", "NUMA policies are not part of this runtime"));
     }
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(Error::unsupported("linux.netDevices", "moving host interfaces is not part of this runtime"));
+        return Err(Error::unsupported(
+            "linux.netDevices",
+            "moving host interfaces is not part of this runtime",
+        ));
     }
     if label(linux.mount_label().as_ref()) || label(process.and_then(|p| p.selinux_label().as_ref())) {
         return Err(Error::unsupported("process.selinuxLabel", "this host has no SELinux"));
@@ -279,9 +286,18 @@ fn sysctls(linux: &Linux, own: Namespaces) -> Result<Vec<(PathBuf, String)>> {
     for (name, value) in linux.sysctl().iter().flatten() {
         // net.ipv4.conf.eth0/1.x: where a slash comes first, dots stay.
         let dotted = match name.find(['.', '/']) {
-            Some(at) if name.as_bytes().get(at) == Some(&b'/') => {
-                name.chars().map(|c| if c == '/' { '.' } else if c == '.' { '/' } else { c }).collect()
-            }
+            Some(at) if name.as_bytes().get(at) == Some(&b'/') => name
+                .chars()
+                .map(|c| {
+                    if c == '/' {
+                        '.'
+                    } else if c == '.' {
+                        '/'
+                    } else {
+                        c
+                    }
+                })
+                .collect(),
             _ => name.clone(),
         };
         let needed = if dotted.starts_with("net.") {
@@ -323,7 +339,10 @@ fn time_offsets(linux: &Linux, new: Namespaces) -> Result<String> {
     let mut text = String::new();
     for (clock, offset) in linux.time_offsets().iter().flatten() {
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            return Err(Error::invalid("linux.timeOffsets", format!("{clock:?} is not monotonic or boottime")));
+            return Err(Error::invalid(
+                "linux.timeOffsets",
+                format!("{clock:?} is not monotonic or boottime"),
+            ));
         }
         if !new.contains(Namespaces::TIME) {
             return Err(Error::invalid("linux.timeOffsets", "needs a new time namespace"));
@@ -347,7 +366,10 @@ impl ProcessPlan {
         let environment = process.env().as_deref().unwrap_or_default();
         let path = environment.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
         if !process.cwd().is_absolute() {
-            return Err(Error::invalid("process.cwd", format!("{:?} is not an absolute path", process.cwd())));
+            return Err(Error::invalid(
+                "process.cwd",
+                format!("{} is not an absolute path", process.cwd().display()),
+            ));
         }
         let user = process.user();
         let mut rlimits = Vec::new();
@@ -406,9 +428,9 @@ fn resource(kind: PosixRlimitType) -> (&'static str, Resource) {
 
 fn capability_sets(sets: &oci_spec::runtime::LinuxCapabilities) -> caps::Sets {
     let set = |list: &Option<Capabilities>| {
-        list.iter().flatten().fold(caps::Set::EMPTY, |set, capability| {
-            set.with(capability_name(*capability)).unwrap_or(set)
-        })
+        list.iter()
+            .flatten()
+            .fold(caps::Set::EMPTY, |set, capability| set.with(capability_name(*capability)).unwrap_or(set))
     };
     caps::Sets {
         bounding: set(sets.bounding()),

@@ -183,7 +183,8 @@ impl Process {
     /// Until the end; nothing to copy.
     fn watch(&self, signals: &OwnedFd) -> io::Result<()> {
         loop {
-            let mut fds = [PollFd::new(&self.child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            let mut fds =
+                [PollFd::new(&self.child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Err(Errno::INTR) => continue,
                 other => other?,
@@ -205,7 +206,9 @@ impl Process {
                 }
             } else {
                 match signal::send_pidfd(self.pidfd(), number) {
-                    Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => return Err(error),
+                    Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => {
+                        return Err(error);
+                    }
                     _ => {}
                 }
             }
@@ -245,7 +248,10 @@ impl Process {
             if ready(1).contains(PollFlags::IN) {
                 self.forward(signals, Some(pty))?;
             }
-            if waiting && ready(2).contains(PollFlags::OUT) && let Some(pending) = &mut input {
+            if waiting
+                && ready(2).contains(PollFlags::OUT)
+                && let Some(pending) = &mut input
+            {
                 pending.write(pty)?;
             }
             if ready(3).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {

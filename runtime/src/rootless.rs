@@ -71,8 +71,8 @@ pub fn enter() -> Result<Option<Entered>> {
     let unshared = || unshare(kinds).map_err(forbidden);
     let entered = if let Some((uids, gids)) = maps {
         // Outside of the new namespace somebody must stay who calls newuidmap.
-        let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(Error::io("make", "a pipe"))?;
+        let (wait, go) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::io("make", "a pipe"))?;
         let target = getpid();
         let (wanted_uids, wanted_gids) = (uids.clone(), gids.clone());
         let (wait_fd, go_fd) = (wait.as_fd(), std::os::fd::AsRawFd::as_raw_fd(&go).unsigned_abs());
@@ -92,7 +92,8 @@ pub fn enter() -> Result<Option<Entered>> {
             let _ = rustix::io::write(&go, b"1");
         }
         drop(go);
-        let status = waitpid(Some(helper), WaitOptions::empty()).map_err(Error::io("wait for", "newuidmap"))?;
+        let status =
+            waitpid(Some(helper), WaitOptions::empty()).map_err(Error::io("wait for", "newuidmap"))?;
         outcome?;
         if status.is_none_or(|(_, status)| status.exit_status() != Some(0)) {
             return Err(Error::unsupported(
@@ -243,7 +244,8 @@ pub fn user_namespace(uids: &IdMap, gids: &IdMap) -> Result<OwnedFd> {
     let proc = Path::new("/proc").join(child.pid.as_raw_nonzero().to_string());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let made = (|| {
-        let dir = rustix::fs::open(&proc, flags, Mode::empty()).map_err(Error::io("open", proc.display().to_string()))?;
+        let dir = rustix::fs::open(&proc, flags, Mode::empty())
+            .map_err(Error::io("open", proc.display().to_string()))?;
         write_maps(dir.as_fd(), child.pid, uids, gids)?;
         rustix::fs::openat(&dir, "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::io("open", "the new user namespace"))

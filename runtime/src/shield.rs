@@ -16,10 +16,10 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use onggi_sys::idmap::IdMap;
 use onggi_sys::mount::{Attributes, Change, clone_tree};
 use onggi_sys::process::{CStrings, exec_fd};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, StatVfsMountFlags};
 
 use crate::error::{Error, Result};
@@ -83,14 +83,11 @@ pub fn shield(spec: &Spec) -> Result<()> {
     let clone = clone_tree(CWD, OWN, false).map_err(step())?;
     let change = Change { set: Attributes::READ_ONLY, ..Change::default() };
     change.apply(clone.as_fd(), c"").map_err(step())?;
-    let strings = |list: Vec<Vec<u8>>| {
-        CStrings::new(list).map_err(|_| Error::invalid("arguments", "have a NUL byte"))
-    };
+    let strings =
+        |list: Vec<Vec<u8>>| CStrings::new(list).map_err(|_| Error::invalid("arguments", "have a NUL byte"));
     let arguments = strings(std::env::args_os().map(OsStringExt::into_vec).collect())?;
     let environment = strings(
-        std::env::vars_os()
-            .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
-            .collect(),
+        std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect(),
     )?;
     Err(step()(exec_fd(clone.as_fd(), &arguments, &environment)))
 }

@@ -195,7 +195,13 @@ pub fn set(sets: &Sets) -> io::Result<()> {
 fn prctl(option: libc::c_int, argument: usize) -> io::Result<()> {
     // SAFETY: the options used here take numbers only.
     let result = unsafe {
-        libc::prctl(option, argument as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong)
+        libc::prctl(
+            option,
+            argument as libc::c_ulong,
+            0 as libc::c_ulong,
+            0 as libc::c_ulong,
+            0 as libc::c_ulong,
+        )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

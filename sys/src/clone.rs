@@ -164,7 +164,11 @@ impl SingleThreaded {
     /// `EDEADLK` if there are more threads; what `statx(2)` says without `/proc`.
     pub fn check() -> io::Result<Self> {
         let task = rustix::fs::statx(CWD, c"/proc/self/task", AtFlags::empty(), StatxFlags::NLINK)?;
-        if task.stx_nlink == 3 { Ok(Self(PhantomData)) } else { Err(io::Error::from_raw_os_error(libc::EDEADLK)) }
+        if task.stx_nlink == 3 {
+            Ok(Self(PhantomData))
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EDEADLK))
+        }
     }
 
     /// Plain `fork(2)`, which system call filters that forbid `clone3` allow: the

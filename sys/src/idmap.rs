@@ -56,7 +56,8 @@ impl IdMap {
             return Err(InvalidMap::TooMany);
         }
         let overlap = |a: u32, b: u32, x: &Range, y: &Range| {
-            u64::from(a) < u64::from(b) + u64::from(y.count) && u64::from(b) < u64::from(a) + u64::from(x.count)
+            u64::from(a) < u64::from(b) + u64::from(y.count)
+                && u64::from(b) < u64::from(a) + u64::from(x.count)
         };
         for (position, range) in ranges.iter().enumerate() {
             let last = u64::from(range.inside.max(range.outside)) + u64::from(range.count);
@@ -120,7 +121,9 @@ impl IdMap {
         let line = |line: &str| {
             let mut numbers = line.split_ascii_whitespace().map(str::parse);
             match (numbers.next(), numbers.next(), numbers.next()) {
-                (Some(Ok(inside)), Some(Ok(outside)), Some(Ok(count))) => Some(Range { inside, outside, count }),
+                (Some(Ok(inside)), Some(Ok(outside)), Some(Ok(count))) => {
+                    Some(Range { inside, outside, count })
+                }
                 _ => None,
             }
         };

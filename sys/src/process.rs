@@ -63,8 +63,7 @@ pub fn exec_fd(program: BorrowedFd<'_>, arguments: &CStrings, environment: &CStr
 /// What `close_range(2)` says.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: only a flag of descriptors changes; none is closed.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -56,9 +56,13 @@ pub fn install(program: &[Instruction], flags: Flags) -> io::Result<Option<Owned
     let len = u16::try_from(program.len()).map_err(|_| invalid())?;
     let prog = Program { len, filter: program.as_ptr() };
     let mut bits: libc::c_ulong = 0;
-    for (wanted, bit) in
-        [(flags.tsync, 1), (flags.log, 2), (flags.spec_allow, 4), (flags.listener, 8), (flags.wait_killable, 32)]
-    {
+    for (wanted, bit) in [
+        (flags.tsync, 1),
+        (flags.log, 2),
+        (flags.spec_allow, 4),
+        (flags.listener, 8),
+        (flags.wait_killable, 32),
+    ] {
         if wanted {
             bits |= bit;
         }

@@ -30,7 +30,8 @@ impl Hierarchies {
         if is_unified(MOUNT) {
             return Ok(Self { unified: Some(MOUNT.into()), legacy: Vec::new() });
         }
-        let text = std::fs::read_to_string("/proc/self/cgroup").map_err(Error::io("read", "/proc/self/cgroup"))?;
+        let text =
+            std::fs::read_to_string("/proc/self/cgroup").map_err(Error::io("read", "/proc/self/cgroup"))?;
         let hybrid = "/sys/fs/cgroup/unified";
         Ok(Self { unified: is_unified(hybrid).then(|| hybrid.into()), legacy: legacy(&text) })
     }
@@ -75,7 +76,8 @@ mod tests {
     #[test]
     fn lines_of_a_hybrid_host() {
         let found = legacy("9:name=systemd:/\n8:pids:/a\n2:cpu,cpuacct:/\n0::/\n");
-        let names: Vec<_> = found.iter().map(|(name, path)| (name.as_str(), path.to_str().unwrap())).collect();
+        let names: Vec<_> =
+            found.iter().map(|(name, path)| (name.as_str(), path.to_str().unwrap())).collect();
         assert_eq!(
             names,
             [

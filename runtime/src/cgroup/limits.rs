@@ -1,7 +1,10 @@
 //! `linux.resources` as files and values, for either version.
 
+use std::fmt::{Display, Write};
+
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources, LinuxThrottleDevice,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
+    LinuxThrottleDevice,
 };
 
 use crate::error::{Error, Result};
@@ -18,8 +21,8 @@ pub(super) struct Limit {
 struct List(Vec<Limit>);
 
 impl List {
-    fn add(&mut self, controller: &'static str, file: impl Into<String>, value: impl ToString) {
-        self.0.push(Limit { controller, file: file.into(), value: value.to_string() });
+    fn add(&mut self, controller: &'static str, file: impl Into<String>, value: impl Display) {
+        self.0.push(Limit { controller, file: file.into(), value: format!("{value}") });
     }
 }
 
@@ -52,7 +55,7 @@ pub(super) fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<Li
         let mut value = plain(device)?.to_owned();
         for (name, number) in [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())] {
             if let Some(number) = number {
-                value.push_str(&format!(" {name}={number}"));
+                let _ = write!(value, " {name}={number}");
             }
         }
         list.add("rdma", "rdma.max", value);
@@ -71,7 +74,10 @@ pub(super) fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<Li
     }
     for (file, value) in resources.unified().iter().flatten() {
         if !unified {
-            return Err(Error::unsupported("linux.resources.unified", "this host's controllers are version 1"));
+            return Err(Error::unsupported(
+                "linux.resources.unified",
+                "this host's controllers are version 1",
+            ));
         }
         let controller = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma", "misc"]
             .into_iter()
@@ -101,7 +107,10 @@ fn memory_limits(list: &mut List, memory: &LinuxMemory, unified: bool) -> Result
         && swap > 0
         && (limit < 0 || swap < limit)
     {
-        return Err(Error::invalid("memory.swap", "is memory and swap together, so it can't be below memory.limit"));
+        return Err(Error::invalid(
+            "memory.swap",
+            "is memory and swap together, so it can't be below memory.limit",
+        ));
     }
     if unified {
         if let Some(limit) = limit {
@@ -210,7 +219,11 @@ fn io_limits(list: &mut List, io: &LinuxBlockIo, unified: bool) -> Result<()> {
     if let Some(weight) = io.weight().filter(|v| *v != 0) {
         if unified {
             // 10..1000 to 1..10000
-            list.add("io", "io.weight", format!("default {}", 1 + (u64::from(weight).max(10) - 10) * 9999 / 990));
+            list.add(
+                "io",
+                "io.weight",
+                format!("default {}", 1 + (u64::from(weight).max(10) - 10) * 9999 / 990),
+            );
         } else {
             let plain = !bfq("blkio.bfq.weight");
             list.add("blkio", if plain { "blkio.weight" } else { "blkio.bfq.weight" }, weight);
@@ -257,8 +270,16 @@ fn io_limits(list: &mut List, io: &LinuxBlockIo, unified: bool) -> Result<()> {
 /// what every container may use (the standard nodes, terminals, `mknod`).
 pub(super) fn device_rules(rules: &[LinuxDeviceCgroup]) -> Vec<(bool, String)> {
     const STANDARD: [&str; 10] = [
-        "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
-        "c 5:2 rwm", "c 136:* rwm",
+        "c *:* m",
+        "b *:* m",
+        "c 1:3 rwm",
+        "c 1:5 rwm",
+        "c 1:7 rwm",
+        "c 1:8 rwm",
+        "c 1:9 rwm",
+        "c 5:0 rwm",
+        "c 5:2 rwm",
+        "c 136:* rwm",
     ];
     if rules.is_empty() {
         return Vec::new();
@@ -300,14 +321,18 @@ mod tests {
         assert_eq!(v1[0], pair("memory.limit_in_bytes", "1000"));
         assert_eq!(v1[1], pair("memory.memsw.limit_in_bytes", "3000"));
         let v2 = of(json, true).unwrap();
-        assert_eq!(v2, [pair("memory.max", "1000"), pair("memory.swap.max", "2000"), pair("memory.low", "500")]);
+        assert_eq!(
+            v2,
+            [pair("memory.max", "1000"), pair("memory.swap.max", "2000"), pair("memory.low", "500")]
+        );
         assert!(of(r#"{"memory":{"limit":1000,"swap":999}}"#, true).is_err());
         assert_eq!(of(r#"{"memory":{"limit":-1,"swap":-1}}"#, true).unwrap()[0], pair("memory.max", "max"));
     }
 
     #[test]
     fn cpu_and_pids() {
-        let json = r#"{"cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1"},"pids":{"limit":32}}"#;
+        let json =
+            r#"{"cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1"},"pids":{"limit":32}}"#;
         let v2 = of(json, true).unwrap();
         assert_eq!(
             v2,

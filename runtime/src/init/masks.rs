@@ -13,7 +13,7 @@ use crate::error::Stage;
 use crate::plan::Plan;
 
 /// Read-only paths first: a masked one may lie below.
-pub(super) fn apply(plan: &Plan, root: &Root<'_>, null: OwnedFd) -> Step<()> {
+pub(super) fn apply(plan: &Plan, root: &Root<'_>, null: &OwnedFd) -> Step<()> {
     for path in &plan.read_only {
         let object = || path.display().to_string();
         let found = match root.locate(path) {

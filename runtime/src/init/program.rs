@@ -16,11 +16,7 @@ use crate::error::{ExecProblem, Stage};
 use crate::plan::ProcessPlan;
 
 /// Replaces this process; returns only with the reason why not.
-pub(crate) fn become_it(
-    process: &ProcessPlan,
-    controlling: bool,
-    preserved: u32,
-) -> Report {
+pub(crate) fn become_it(process: &ProcessPlan, controlling: bool, preserved: u32) -> Report {
     match prepare(controlling, preserved) {
         Ok(()) => Report::Exec(execute(process)),
         Err(report) => report,
@@ -174,7 +170,9 @@ fn refused(path: &CString, program: String, uid: u32) -> ExecProblem {
         words.split([' ', '\t']).next().map(str::to_owned)
     });
     match interpreter {
-        Some(interpreter) => ExecProblem::Denied { program: format!("{program}: interpreter {interpreter}"), uid },
+        Some(interpreter) => {
+            ExecProblem::Denied { program: format!("{program}: interpreter {interpreter}"), uid }
+        }
         None => ExecProblem::Denied { program, uid },
     }
 }

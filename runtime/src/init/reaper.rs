@@ -16,11 +16,7 @@ use crate::error::Stage;
 const CHILD: i32 = 17;
 
 /// Forks; the child becomes the program by `program`, the parent stays as init.
-pub(super) fn run(
-    single: SingleThreaded,
-    channel: &Channel,
-    program: impl FnOnce() -> Report,
-) -> Step<i32> {
+pub(super) fn run(single: SingleThreaded, channel: &Channel, program: impl FnOnce() -> Report) -> Step<i32> {
     let all = SignalSet::full();
     signal::block(&all).map_err(failed(Stage::Reaper, ""))?;
     let child = single

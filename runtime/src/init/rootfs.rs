@@ -59,7 +59,9 @@ pub(super) fn receive(channel: &Channel, source: RootSource) -> Step<OwnedFd> {
         RootSource::Cloned(fd) => Ok(fd),
         RootSource::Sent => {
             let message = channel.expect(ROOT).map_err(failed(Stage::Handshake, ""))?;
-            message.fd.ok_or_else(|| failed(Stage::Handshake, "")(io::Error::from(io::ErrorKind::InvalidData)))
+            message
+                .fd
+                .ok_or_else(|| failed(Stage::Handshake, "")(io::Error::from(io::ErrorKind::InvalidData)))
         }
         RootSource::Path(path) => {
             let object = path.display().to_string();
@@ -72,8 +74,12 @@ pub(super) fn receive(channel: &Channel, source: RootSource) -> Step<OwnedFd> {
 
 /// Attaches the root over `/` and everything else below it.
 pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>) -> Step<()> {
-    let slash = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(failed(Stage::Attach, "/"))?;
+    let slash = rustix::fs::open(
+        "/",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(failed(Stage::Attach, "/"))?;
     mount::attach(root.as_fd(), slash.as_fd()).map_err(failed(Stage::Attach, "/"))?;
     drop(slash);
     let inside = Root::new(root.as_fd());
@@ -92,8 +98,7 @@ pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>
             }
         };
         if plan.copy_up {
-            copy_up(&inside, &plan.destination, tree.as_fd())
-                .map_err(failed(Stage::CopyUp, object()))?;
+            copy_up(&inside, &plan.destination, tree.as_fd()).map_err(failed(Stage::CopyUp, object()))?;
         }
         let onto = destination(&inside, plan, directory).map_err(failed(Stage::MountPoint, object()))?;
         let bind = matches!(plan.source, Source::Bind { .. });
@@ -133,8 +138,7 @@ fn change_attributes(plan: &MountPlan, tree: BorrowedFd<'_>, bind: bool) -> io::
     if bind && !own.is_empty() {
         own.apply(tree, c"")?;
     }
-    let below =
-        Change { set: plan.set_below, clear: plan.clear_below, recursive: true, ..Change::default() };
+    let below = Change { set: plan.set_below, clear: plan.clear_below, recursive: true, ..Change::default() };
     if !below.is_empty() {
         below.apply(tree, c"")?;
     }
@@ -158,7 +162,12 @@ fn copy_up(root: &Root<'_>, path: &Path, into: BorrowedFd<'_>) -> io::Result<()>
         Err(error) => return Err(error),
     };
     let stat = rustix::fs::fstat(&from)?;
-    rustix::fs::chmodat(into, c".", rustix::fs::Mode::from_raw_mode(stat.st_mode), rustix::fs::AtFlags::empty())?;
+    rustix::fs::chmodat(
+        into,
+        c".",
+        rustix::fs::Mode::from_raw_mode(stat.st_mode),
+        rustix::fs::AtFlags::empty(),
+    )?;
     copy_directory(from.as_fd(), into, 0)
 }
 
@@ -166,7 +175,9 @@ fn copy_up(root: &Root<'_>, path: &Path, into: BorrowedFd<'_>) -> io::Result<()>
 const MAX_COPY_DEPTH: usize = 64;
 
 fn copy_directory(from: BorrowedFd<'_>, into: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
-    use rustix::fs::{AtFlags, FileType, Mode, OFlags, chownat, fstat, mkdirat, openat, readlinkat, symlinkat};
+    use rustix::fs::{
+        AtFlags, FileType, Mode, OFlags, chownat, fstat, mkdirat, openat, readlinkat, symlinkat,
+    };
     if depth > MAX_COPY_DEPTH {
         return Err(io::Error::from_raw_os_error(rustix::io::Errno::NAMETOOLONG.raw_os_error()));
     }
@@ -190,7 +201,8 @@ fn copy_directory(from: BorrowedFd<'_>, into: BorrowedFd<'_>, depth: usize) -> i
             }
             FileType::Symlink => symlinkat(readlinkat(from, name, Vec::new())?.as_c_str(), into, name)?,
             FileType::RegularFile => {
-                let source = openat(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                let source =
+                    openat(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
                 let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let target = openat(into, name, create, mode)?;
                 io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target))?;

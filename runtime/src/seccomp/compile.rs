@@ -198,12 +198,7 @@ fn compare(condition: Condition, over: u8) -> Vec<Instruction> {
         }
         Compare::NotEqual(value) => {
             let (high, low) = halves(value);
-            vec![
-                load(high_at),
-                op(JUMP_EQUAL, 0, 2, high),
-                load(low_at),
-                op(JUMP_EQUAL, over, 0, low),
-            ]
+            vec![load(high_at), op(JUMP_EQUAL, 0, 2, high), load(low_at), op(JUMP_EQUAL, over, 0, low)]
         }
         Compare::Masked { mask, value } => {
             let ((mask_high, mask_low), (high, low)) = (halves(mask), halves(value));
@@ -216,11 +211,15 @@ fn compare(condition: Condition, over: u8) -> Vec<Instruction> {
                 op(JUMP_EQUAL, 0, over, low),
             ]
         }
-        Compare::Greater(value) => ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER, over, false),
+        Compare::Greater(value) => {
+            ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER, over, false)
+        }
         Compare::GreaterEqual(value) => {
             ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER_EQUAL, over, false)
         }
-        Compare::LessEqual(value) => ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER, over, true),
+        Compare::LessEqual(value) => {
+            ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER, over, true)
+        }
         Compare::Less(value) => {
             ordered(load(high_at), load(low_at), halves(value), JUMP_GREATER_EQUAL, over, true)
         }
@@ -268,7 +267,8 @@ mod tests {
             _ => {
                 let at = offset - ARGUMENTS;
                 let argument = arguments[(at / 8) as usize];
-                if at % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+                let (high, low) = (argument >> 32, argument & 0xffff_ffff);
+                u32::try_from(if at.is_multiple_of(8) { low } else { high }).unwrap()
             }
         };
         let (mut pc, mut a) = (0usize, 0u32);
