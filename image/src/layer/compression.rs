@@ -1,9 +1,11 @@
-//! Compression of layers: which one a stream has, and how to undo it.
+//! Compression of layers: which one a stream has, how to undo and how to do it.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::num::NonZeroUsize;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::gzip::{DEFAULT_GZIP_LEVEL, GzipWriter};
 use crate::{Error, Result};
 
 /// How a layer is compressed.
@@ -113,4 +115,156 @@ pub fn decoder<R: Read>(mut stream: R, expected: Option<Compression>) -> Result<
             Inner::Zstd(Box::new(inner))
         }
     }))
+}
+
+/// zstd's own default level.
+pub const DEFAULT_ZSTD_LEVEL: i32 = 3;
+
+/// Writes zstd on several threads, the same bytes whatever their number.
+/// [`ZstdWriter::finish`] must be called; without it the output is cut off.
+pub struct ZstdWriter<W: Write>(zstd::Encoder<'static, W>);
+
+impl<W: Write> ZstdWriter<W> {
+    /// Begins a zstd stream of a level (1 to 22) with this many threads.
+    pub fn new(inner: W, level: i32, threads: NonZeroUsize) -> io::Result<Self> {
+        if !(1..=22).contains(&level) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zstd level is between 1 and 22"));
+        }
+        let mut encoder = zstd::Encoder::new(inner, level)?;
+        // Without workers zstd cuts its input elsewhere: one thread is a worker too.
+        encoder.multithread(u32::try_from(threads.get()).unwrap_or(u32::MAX))?;
+        encoder.include_checksum(true)?;
+        Ok(Self(encoder))
+    }
+
+    /// Ends the stream and gives the writer back.
+    pub fn finish(self) -> io::Result<W> {
+        self.0.finish()
+    }
+}
+
+impl<W: Write> Write for ZstdWriter<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer)
+    }
+
+    /// Does nothing: where frames and blocks end must depend on the input only.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A writer that compresses, or doesn't, as asked for.
+pub enum Encoder<W: Write> {
+    /// As it comes.
+    Plain(W),
+    /// As gzip.
+    Gzip(GzipWriter<W>),
+    /// As zstd.
+    Zstd(ZstdWriter<W>),
+}
+
+impl<W: Write> Encoder<W> {
+    /// Begins a stream with the default level of its kind.
+    pub fn new(inner: W, compression: Compression, threads: NonZeroUsize) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Self::Plain(inner),
+            Compression::Gzip => Self::Gzip(GzipWriter::new(inner, DEFAULT_GZIP_LEVEL, threads)?),
+            Compression::Zstd => Self::Zstd(ZstdWriter::new(inner, DEFAULT_ZSTD_LEVEL, threads)?),
+        })
+    }
+
+    /// Ends the stream and gives the writer back.
+    pub fn finish(self) -> io::Result<W> {
+        match self {
+            Self::Plain(inner) => Ok(inner),
+            Self::Gzip(inner) => inner.finish(),
+            Self::Zstd(inner) => inner.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(inner) => inner.write(buffer),
+            Self::Gzip(inner) => inner.write(buffer),
+            Self::Zstd(inner) => inner.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(inner) => inner.flush(),
+            Self::Gzip(inner) => inner.flush(),
+            Self::Zstd(inner) => inner.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(input: &[u8], compression: Compression, threads: usize, piece: usize) -> Vec<u8> {
+        let mut encoder = Encoder::new(Vec::new(), compression, NonZeroUsize::new(threads).unwrap()).unwrap();
+        for piece in input.chunks(piece) {
+            encoder.write_all(piece).unwrap();
+            encoder.flush().unwrap();
+        }
+        encoder.finish().unwrap()
+    }
+
+    fn decode(input: &[u8]) -> io::Result<Vec<u8>> {
+        let mut output = Vec::new();
+        decoder(input, None).map_err(io::Error::other)?.read_to_end(&mut output)?;
+        Ok(output)
+    }
+
+    fn sample(length: usize) -> Vec<u8> {
+        (0..length).map(|i| (i / 7 % 251 + i % 13) as u8).collect()
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let input = sample(9 << 20);
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let one = encode(&input, compression, 1, 1 << 20);
+            assert!(one == encode(&input, compression, 3, 4099), "{compression}");
+            assert_eq!(Compression::of(&one), compression);
+            assert!(decode(&one).unwrap() == input, "{compression}");
+        }
+    }
+
+    #[test]
+    fn members_and_frames_follow_one_another() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let parts = [&b"one "[..], b"", b"two"].map(|part| encode(part, compression, 1, 99));
+            assert_eq!(decode(&parts.concat()).unwrap(), b"one two");
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let whole = encode(&sample(100_000), compression, 1, 4096);
+            assert!(decode(&whole[..whole.len() - 1]).is_err(), "{compression}: cut");
+            assert!(decode(&whole[..whole.len() / 2]).is_err(), "{compression}: cut in half");
+            let mut flipped = whole.clone();
+            let last = flipped.len() - 5;
+            flipped[last] ^= 1;
+            assert!(decode(&flipped).is_err(), "{compression}: flipped");
+            let trailing = [&whole[..], b"garbage, more than a header"].concat();
+            assert!(decode(&trailing).is_err(), "{compression}: trailing");
+        }
+    }
+
+    #[test]
+    fn the_media_type_is_checked() {
+        let gzip = encode(b"x", Compression::Gzip, 1, 1);
+        assert!(decoder(&gzip[..], Some(Compression::Gzip)).is_ok());
+        assert!(decoder(&gzip[..], Some(Compression::Zstd)).is_err());
+        assert_eq!(decoder(&b""[..], None).unwrap().compression(), Compression::None);
+        assert!(decoder(&b"ab"[..], Some(Compression::Gzip)).is_err());
+    }
 }

@@ -25,9 +25,9 @@ use super::pax::{self, Pax, Time};
 use super::sparse::{self, Sparse};
 use crate::{EntryProblem, Error, Result};
 
-/// What is read at once: large enough that the calls don't count, small enough
-/// to stay in the second-level cache on its way to the file.
-const BUFFER: usize = 256 << 10;
+/// What is read at once. Measured: with 256 KiB a layer takes twice as long,
+/// since the bytes have left the nearer caches before they are written.
+const BUFFER: usize = 64 << 10;
 
 /// The largest size that a ustar header can express in octal.
 const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;

@@ -9,6 +9,7 @@
 
 mod compression;
 mod entries;
+mod gzip;
 mod header;
 mod limits;
 mod path;
@@ -18,8 +19,9 @@ mod tree;
 mod unpack;
 pub mod whiteout;
 
-pub use compression::{Compression, Decoder, decoder};
+pub use compression::{Compression, DEFAULT_ZSTD_LEVEL, Decoder, Encoder, ZstdWriter, decoder};
 pub use entries::{Entries, Entry, Kind};
+pub use gzip::{DEFAULT_GZIP_LEVEL, GzipWriter};
 pub use limits::*;
 pub use pax::Time;
 pub use sparse::Sparse;
