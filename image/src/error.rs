@@ -40,6 +40,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: EntryProblem,
     },
+    /// A file cannot be put into a layer.
+    #[error("cannot put {} into a layer: {problem}", path.display())]
+    File {
+        /// The file, below the directory that is packed.
+        path: PathBuf,
+        /// Why it can't.
+        problem: FileProblem,
+    },
     /// Something from outside is larger than onggi accepts.
     #[error("{what} is more than the limit of {limit}")]
     Limit {
@@ -297,4 +305,31 @@ pub enum EntryProblem {
         /// What the system answered.
         source: io::Error,
     },
+}
+
+/// Why a file cannot be put into a layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileProblem {
+    /// It is not what it was a moment ago.
+    #[error("it changed while it was read")]
+    Changed,
+    /// Its name is one of a whiteout.
+    #[error("a name that begins with .wh. means a removed file in a layer")]
+    WhiteoutName,
+    /// Its device number is overlayfs's whiteout, and this is no upper directory.
+    #[error("it is the character device 0/0, which overlayfs takes for a whiteout")]
+    WhiteoutDevice,
+    /// An attribute of overlayfs that a layer can't express.
+    #[error("a layer can't express the overlayfs attribute {0:?}")]
+    OverlayXattr(String),
+    /// An attribute's name has an equals sign, which ends names in archives.
+    #[error("the name of its attribute {0:?} has an equals sign")]
+    XattrName(String),
+    /// Its path is longer or deeper than can be unpacked again.
+    #[error("its path is too long")]
+    TooDeep,
+    /// It is no kind of file that archives know.
+    #[error("archives have no such type of file")]
+    UnknownType,
 }

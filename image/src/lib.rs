@@ -5,5 +5,5 @@ mod error;
 pub mod layer;
 pub mod store;
 
-pub use error::{EntryProblem, Error, Result};
+pub use error::{EntryProblem, Error, FileProblem, Result};
 pub use store::Store;

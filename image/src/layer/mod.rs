@@ -12,6 +12,7 @@ mod entries;
 mod gzip;
 mod header;
 mod limits;
+mod pack;
 mod path;
 mod pax;
 mod sparse;
@@ -23,6 +24,7 @@ pub use compression::{Compression, DEFAULT_ZSTD_LEVEL, Decoder, Encoder, ZstdWri
 pub use entries::{Entries, Entry, Kind};
 pub use gzip::{DEFAULT_GZIP_LEVEL, GzipWriter};
 pub use limits::*;
+pub use pack::{PackOptions, Packed, Source, pack};
 pub use pax::Time;
 pub use sparse::Sparse;
 pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack};

@@ -37,6 +37,24 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+/// Decimal seconds, the way extended headers have it, without trailing zeros.
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seconds, nanoseconds } = *self;
+        // Before 1970 the fraction counts away from zero.
+        let (sign, seconds, nanoseconds) = match (seconds < 0, nanoseconds) {
+            (true, 0) => ("-", seconds.unsigned_abs(), 0),
+            (true, _) => ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds),
+            (false, _) => ("", seconds.unsigned_abs(), nanoseconds),
+        };
+        write!(f, "{sign}{seconds}")?;
+        if nanoseconds > 0 {
+            write!(f, ".{}", format!("{nanoseconds:09}").trim_end_matches('0'))?;
+        }
+        Ok(())
+    }
+}
+
 /// What an extended header says about the entry that follows it.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
@@ -313,6 +331,10 @@ mod tests {
         assert_eq!(time(b"1.5"), at(1, 500_000_000));
         assert_eq!(time(b"-1.5"), at(-2, 500_000_000));
         assert_eq!(time(b"-1"), at(-1, 0));
+        assert_eq!(time(b"-0.25"), at(-1, 750_000_000));
+        for text in ["0", "1.5", "-1.5", "-1", "-0.25", "7.000000001", "-9223372036854775807"] {
+            assert_eq!(time(text.as_bytes()).unwrap().to_string(), text);
+        }
         assert_eq!(time(b"1.0000000019"), at(1, 1));
         assert_eq!(time(b"0."), at(0, 0));
         for bad in [&b""[..], b".", b"+1", b"1.x", b"1.000000000x", b"1e3", b"99999999999999999999"] {
