@@ -170,7 +170,16 @@ impl Error {
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 _ => ErrorKind::Io,
             },
-            Self::Stream { .. } | Self::Entry { problem: EntryProblem::Io { .. }, .. } => ErrorKind::Io,
+            Self::Stream { source, .. } if source.kind() == io::ErrorKind::InvalidData => ErrorKind::Corrupt,
+            Self::Entry { problem: EntryProblem::Owner { .. } | EntryProblem::Device { .. }, .. } => {
+                ErrorKind::Denied
+            }
+            Self::Stream { .. }
+            | Self::Entry { problem: EntryProblem::Io { .. } | EntryProblem::Xattr { .. }, .. } => {
+                ErrorKind::Io
+            }
+            Self::File { problem: FileProblem::Changed, .. } => ErrorKind::Conflict,
+            Self::File { .. } => ErrorKind::Unsupported,
             Self::Entry { .. } | Self::Limit { .. } | Self::Corrupt { .. } | Self::Mismatch { .. } => {
                 ErrorKind::Corrupt
             }

@@ -77,9 +77,23 @@ impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Plain(inner) => inner.read(buffer),
-            Inner::Gzip(inner) => inner.read(buffer),
-            Inner::Zstd(inner) => inner.read(buffer),
+            Inner::Gzip(inner) => inner.read(buffer).map_err(|error| damaged("gzip", error)),
+            Inner::Zstd(inner) => inner.read(buffer).map_err(|error| damaged("zstd", error)),
         }
+    }
+}
+
+/// The decoders report damage as kinds that say something else. Errors of the
+/// stream below them pass as they are.
+fn damaged(what: &str, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+            io::Error::new(io::ErrorKind::InvalidData, format!("its {what} data is damaged: {error}"))
+        }
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::new(io::ErrorKind::InvalidData, format!("its {what} data ends early"))
+        }
+        _ => error,
     }
 }
 
