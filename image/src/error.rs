@@ -152,6 +152,14 @@ pub enum Error {
         /// The container.
         user: ContainerUse,
     },
+    /// The layers of a snapshot cannot be mounted.
+    #[error("cannot mount {layers} layers: {source}")]
+    Overlay {
+        /// How many.
+        layers: usize,
+        /// Which step failed, and what the kernel said.
+        source: onggi_sys::overlay::OverlayError,
+    },
     /// A manifest, index or config cannot be understood.
     #[error("{what} cannot be used: {source}")]
     Document {
@@ -190,6 +198,10 @@ impl Error {
             | Self::NoSuchLayer { .. }
             | Self::Incomplete { .. } => ErrorKind::NotFound,
             Self::NotAnImage { .. } => ErrorKind::Unsupported,
+            Self::Overlay { source, .. } if source.source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::Denied
+            }
+            Self::Overlay { .. } => ErrorKind::Io,
             Self::SeveralNames { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,
             Self::Document { source, .. } => source.kind(),
         }

@@ -3,6 +3,7 @@
 
 mod error;
 pub mod layer;
+pub mod snapshot;
 pub mod store;
 
 pub use error::{EntryProblem, Error, FileProblem, Result};

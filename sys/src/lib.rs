@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`clone`](mod@clone) | a child process in new namespaces, with a pidfd |
 //! | [`mount`] | mounts as descriptors: make, clone, change, attach |
+//! | [`overlay`] | overlay mounts as descriptors |
 //! | [`path`] | path resolution that can't leave a directory |
 //! | [`idmap`] | user and group id maps of user namespaces |
 //! | [`caps`] | the five capability sets of a process |
@@ -24,6 +25,7 @@ pub mod clone;
 pub mod idmap;
 pub mod link;
 pub mod mount;
+pub mod overlay;
 pub mod path;
 pub mod process;
 pub mod seccomp;

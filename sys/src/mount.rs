@@ -67,7 +67,7 @@ impl Attributes {
         self.0 == 0
     }
 
-    fn fsmount_flags(self) -> MountAttrFlags {
+    pub(crate) fn fsmount_flags(self) -> MountAttrFlags {
         MountAttrFlags::from_bits_retain(u32::try_from(self.0).unwrap_or_default())
     }
 }

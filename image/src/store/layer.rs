@@ -70,6 +70,9 @@ pub struct LayerRecord {
     /// How many extended attributes could not be set.
     #[serde(default)]
     pub xattrs_skipped: u64,
+    /// Whether its tar says what the root directory is; else a lower layer does.
+    #[serde(default)]
+    pub root_entry: bool,
     /// Whether it hides all layers below, which overlayfs cannot express: see
     /// [`crate::snapshot::Snapshot`].
     #[serde(default)]
@@ -93,6 +96,7 @@ impl LayerRecord {
             squashed: unpacked.squashed,
             devices_skipped: unpacked.devices_skipped,
             xattrs_skipped: unpacked.xattrs_skipped,
+            root_entry: unpacked.root_entry,
             opaque_root: unpacked.opaque_root,
             user_xattr: options.overlay_xattr == OverlayXattr::User,
             blobs,

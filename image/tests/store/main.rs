@@ -10,3 +10,4 @@ mod check;
 mod gc;
 mod ingest;
 mod refs;
+mod snapshot;

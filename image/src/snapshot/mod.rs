@@ -1,0 +1,266 @@
+//! Snapshots: the layers of an image as one tree, by overlayfs.
+//!
+//! ```text
+//!   <writable>/upper/     what the container changed       (only if writable)
+//!   <writable>/work/      overlayfs works here
+//!   layers/<id n>/fs      the image's layers, the last one on top
+//!   …
+//!   layers/<id 1>/fs
+//! ```
+//!
+//! A snapshot is mounted *detached*: it is a descriptor, and nothing appears in any mount tree until
+//! the descriptor's owner attaches it somewhere. When the owner dies the kernel removes it; there is
+//! nothing to sweep.
+//!
+//! What overlayfs cannot express is settled before it is asked: a layer that hides everything below
+//! it ends the list; a layer that an image has twice counts where it is topmost (it shows and hides
+//! the same there, and overlayfs refuses a directory twice); a single layer gets an empty one below,
+//! since its whiteouts must not be seen.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use onggi_sys::mount::{Attributes, Change, Parameter, clone_tree, make};
+use onggi_sys::overlay::{Overlay, OverlayError};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::path::Arg;
+
+use crate::error::{Error, Result};
+use crate::layer::OverlayXattr;
+use crate::store::Layer;
+
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+
+/// How to reach the mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// By descriptors (Linux 6.13; id-mapped 6.15), else in a namespace.
+    #[default]
+    Best,
+    /// Only by descriptors.
+    Descriptors,
+    /// Only by `mount(2)` in a mount namespace of its own.
+    Namespace,
+}
+
+/// A stack of layers that can be mounted.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The trees, the topmost first.
+    layers: Vec<PathBuf>,
+    /// The layer whose root directory is the root directory's model.
+    root_model: Option<PathBuf>,
+    writable: Option<PathBuf>,
+    xattr: OverlayXattr,
+    volatile: bool,
+    way: Way,
+}
+
+impl Snapshot {
+    /// A read-only snapshot of these layers, lowest first.
+    pub fn new(layers: &[Layer], xattr: OverlayXattr) -> Self {
+        let mut seen = HashSet::new();
+        let mut paths = Vec::new();
+        let mut root_model = None;
+        for layer in layers.iter().rev() {
+            if seen.insert(&layer.path) {
+                paths.push(layer.path.clone());
+            }
+            if root_model.is_none() && layer.record.root_entry {
+                root_model = Some(layer.path.clone());
+            }
+            if layer.record.opaque_root {
+                break;
+            }
+        }
+        let root_model = root_model.or_else(|| paths.first().cloned());
+        Self { layers: paths, root_model, writable: None, xattr, volatile: false, way: Way::Best }
+    }
+
+    /// The same, writable: `dir` holds (or gets) the directories `upper` and `work`.
+    #[must_use]
+    pub fn writable(mut self, dir: &Path) -> Self {
+        self.writable = Some(dir.to_owned());
+        self
+    }
+
+    /// Nothing written needs to survive a crash of the host: no flushes. A volatile upper directory
+    /// is not mounted a second time after one.
+    #[must_use]
+    pub fn volatile(mut self) -> Self {
+        self.volatile = true;
+        self
+    }
+
+    /// Takes this way only; for tests of what other kernels need.
+    #[must_use]
+    pub fn by(mut self, way: Way) -> Self {
+        self.way = way;
+        self
+    }
+
+    /// Makes the directories of a writable snapshot. Its root directory looks as the image's does.
+    pub fn prepare(&self) -> Result<()> {
+        let Some(dir) = &self.writable else { return Ok(()) };
+        let io = |path: PathBuf| move |e| Error::io("create the directory", path, e);
+        for name in [UPPER, WORK] {
+            let path = dir.join(name);
+            match DirBuilder::new().mode(0o755).create(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+                made => made.map_err(io(path))?,
+            }
+        }
+        let upper = dir.join(UPPER);
+        let Some(model) = &self.root_model else {
+            return fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(io(upper));
+        };
+        let meta = fs::symlink_metadata(model).map_err(io(model.clone()))?;
+        std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid())).map_err(io(upper.clone()))?;
+        fs::set_permissions(&upper, Permissions::from_mode(meta.mode() & 0o7777)).map_err(io(upper))
+    }
+
+    /// Mounts the snapshot, detached. With `idmap`, a user namespace, every layer and the writable
+    /// directory are mounted through its id map: what is root's on disk is that namespace's root's.
+    ///
+    /// # Errors
+    /// A layer is missing; the kernel cannot do it ([`Error::Overlay`] has its words).
+    pub fn mount(&self, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+        let failed = |source| Error::Overlay { layers: self.layers.len(), source };
+        let mut parameters: Vec<Parameter<'_>> = Vec::with_capacity(5);
+        if self.xattr == OverlayXattr::User {
+            parameters.push(("userxattr", None));
+        } else {
+            // An upper directory must be complete by itself, since a commit packs it; and no layer
+            // may steer overlayfs by attributes.
+            parameters.push(("redirect_dir", Some("nofollow")));
+            parameters.push(("metacopy", Some("off")));
+        }
+        if self.writable.is_some() {
+            parameters.push(("index", Some("off")));
+            if self.volatile {
+                parameters.push(("volatile", None));
+            }
+        }
+        let attributes = if self.writable.is_some() { Attributes::NONE } else { Attributes::READ_ONLY };
+        let tries = match self.way {
+            Way::Best => &[true, false][..],
+            Way::Descriptors => &[true],
+            Way::Namespace => &[false],
+        };
+        let mut first: Option<OverlayError> = None;
+        for by_descriptors in tries {
+            let result = if *by_descriptors {
+                self.by_descriptors(idmap, &parameters, attributes)?
+            } else {
+                self.in_namespace(idmap, &parameters, attributes)?
+            };
+            match result {
+                Ok(mount) => return Ok(mount),
+                Err(e) => {
+                    let unknown = matches!(
+                        rustix::io::Errno::from_io_error(&e.source),
+                        Some(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)
+                    );
+                    let first = first.get_or_insert(e);
+                    if !unknown {
+                        let e = std::mem::replace(first, blank());
+                        return Err(failed(e));
+                    }
+                }
+            }
+        }
+        Err(failed(first.unwrap_or_else(blank)))
+    }
+
+    fn by_descriptors(
+        &self,
+        idmap: Option<BorrowedFd<'_>>,
+        parameters: &[Parameter<'_>],
+        attributes: Attributes,
+    ) -> Result<Result<OwnedFd, OverlayError>> {
+        let mut lowers = Vec::with_capacity(self.layers.len() + 1);
+        for path in &self.layers {
+            lowers.push(if idmap.is_some() { cloned(path, idmap)? } else { opened(path)? });
+        }
+        self.pad(&mut lowers)?;
+        let mut upper = None;
+        if let Some(dir) = &self.writable {
+            let base = if idmap.is_some() { cloned(dir, idmap)? } else { opened(dir)? };
+            let below = |name: &str| {
+                openat(&base, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+                    .map_err(|e| Error::io("open the directory", dir.join(name), e))
+            };
+            upper = Some((below(UPPER)?, below(WORK)?, base));
+        }
+        let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+        let owner = match &upper {
+            Some((_, work, _)) if idmap.is_some() => Some(owner_of(work)?),
+            _ => None,
+        };
+        let upper = upper.as_ref().map(|(upper, work, _)| (upper.as_fd(), work.as_fd()));
+        Ok(Overlay { lowers: &lowers, upper, parameters, owner }.mount(attributes))
+    }
+
+    fn in_namespace(
+        &self,
+        idmap: Option<BorrowedFd<'_>>,
+        parameters: &[Parameter<'_>],
+        attributes: Attributes,
+    ) -> Result<Result<OwnedFd, OverlayError>> {
+        let mut lowers = Vec::with_capacity(self.layers.len() + 1);
+        for path in &self.layers {
+            lowers.push(cloned(path, idmap)?);
+        }
+        self.pad(&mut lowers)?;
+        let base = self.writable.as_ref().map(|dir| cloned(dir, idmap)).transpose()?;
+        let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+        let writable = base.as_ref().map(|base| (base.as_fd(), UPPER, WORK));
+        let owner = match &base {
+            Some(base) if idmap.is_some() => Some(owner_of(base)?),
+            _ => None,
+        };
+        Ok(Overlay::mount_in_namespace(&lowers, writable, parameters, owner, attributes))
+    }
+
+    /// overlayfs wants two directories at least.
+    fn pad(&self, lowers: &mut Vec<OwnedFd>) -> Result<()> {
+        let wanted = if self.writable.is_some() { 1 } else { 2 };
+        while lowers.len() < wanted {
+            let empty = make("tmpfs", &[("mode", Some("0755"))], Attributes::READ_ONLY);
+            lowers.push(empty.map_err(|source| Error::Stream { op: "mount an empty layer", source })?);
+        }
+        Ok(())
+    }
+}
+
+/// Who owns the directory, through its mount's id map: root of the container.
+fn owner_of(directory: &OwnedFd) -> Result<(u32, u32)> {
+    let stat = rustix::fs::fstat(directory);
+    let stat = stat.map_err(|e| Error::Stream { op: "look at the writable directory", source: e.into() })?;
+    Ok((stat.st_uid, stat.st_gid))
+}
+
+fn blank() -> OverlayError {
+    OverlayError { step: "mount", source: rustix::io::Errno::INVAL.into(), log: String::new() }
+}
+
+fn opened(path: &Path) -> Result<OwnedFd> {
+    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::io("open the layer", path, e))
+}
+
+/// A detached mount of the directory alone, id-mapped if asked for.
+fn cloned(path: &Path, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let name = path.into_c_str().map_err(|e| Error::io("open the layer", path, e))?;
+    let mount = clone_tree(CWD, &name, false).map_err(|e| Error::io("clone the mount of", path, e))?;
+    if idmap.is_some() {
+        let change = Change { idmap, ..Change::default() };
+        change.apply(mount.as_fd(), c"").map_err(|e| Error::io("map the ids of the mount of", path, e))?;
+    }
+    Ok(mount)
+}

@@ -1,0 +1,217 @@
+//! Layers mounted on the real kernel, by every way that some kernel needs.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use onggi_image::Error;
+use onggi_image::layer::OverlayXattr;
+use onggi_image::snapshot::{Snapshot, Way};
+use onggi_image::store::Layer;
+
+use crate::fixture::{Home, Made, home, made, needs_root, pull, tar};
+
+const WAYS: [Way; 2] = [Way::Descriptors, Way::Namespace];
+
+fn layers(home: &Home, made: &Made) -> Vec<Layer> {
+    pull(&home.store, made, "a").unwrap();
+    home.store.ready_layers(&home.store.resolve("a", None).unwrap()).unwrap()
+}
+
+fn snapshot(layers: &[Layer], way: Way) -> Snapshot {
+    Snapshot::new(layers, OverlayXattr::Trusted).by(way)
+}
+
+/// A path into a detached mount.
+fn inside(mount: &OwnedFd, path: &str) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    Path::new(&format!("/proc/self/fd/{}", mount.as_raw_fd())).join(path)
+}
+
+fn read(mount: &OwnedFd, path: &str) -> String {
+    std::fs::read_to_string(inside(mount, path)).unwrap()
+}
+
+#[test]
+fn upper_layers_hide_lower_ones() {
+    if !needs_root() {
+        return;
+    }
+    let home = home();
+    let made = made(&[
+        tar(&[("a", b"1"), ("b", b"1"), ("d/", b""), ("d/x", b"1"), ("d/y", b"1"), ("gone", b"1")]),
+        tar(&[("b", b"2"), (".wh.gone", b""), ("d/", b""), ("d/.wh..wh..opq", b""), ("d/z", b"2")]),
+        tar(&[("c", b"3")]),
+    ]);
+    let layers = layers(&home, &made);
+    for way in WAYS {
+        let mount = snapshot(&layers, way).mount(None).unwrap();
+        assert_eq!([read(&mount, "a"), read(&mount, "b"), read(&mount, "c")], ["1", "2", "3"]);
+        assert!(!inside(&mount, "gone").exists());
+        let names: Vec<_> =
+            std::fs::read_dir(inside(&mount, "d")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["z"]);
+        let error = std::fs::write(inside(&mount, "new"), b"x").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    }
+}
+
+#[test]
+fn changes_go_to_the_upper_directory() {
+    if !needs_root() {
+        return;
+    }
+    let home = home();
+    let layers = layers(&home, &made(&[tar(&[("a", b"1"), ("b", b"1")])]));
+    std::fs::set_permissions(&layers[0].path, std::fs::Permissions::from_mode(0o711)).unwrap();
+    for (n, way) in WAYS.into_iter().enumerate() {
+        let dir = home.dir.path().join(format!("c{n}"));
+        std::fs::create_dir(&dir).unwrap();
+        let snapshot = snapshot(&layers, way).writable(&dir).volatile();
+        snapshot.prepare().unwrap();
+        let mount = snapshot.mount(None).unwrap();
+        std::fs::write(inside(&mount, "a"), b"2").unwrap();
+        std::fs::remove_file(inside(&mount, "b")).unwrap();
+        assert_eq!(std::fs::metadata(inside(&mount, "")).unwrap().mode() & 0o7777, 0o711);
+        drop(mount);
+        assert_eq!(std::fs::read(dir.join("upper/a")).unwrap(), b"2");
+        assert_eq!(std::fs::symlink_metadata(dir.join("upper/b")).unwrap().rdev(), 0);
+        assert_eq!(std::fs::read(layers[0].path.join("a")).unwrap(), b"1");
+    }
+}
+
+#[test]
+fn two_hundred_layers() {
+    if !needs_root() {
+        return;
+    }
+    let home = home();
+    let tars: Vec<_> = (0..200)
+        .map(|n| tar(&[(format!("f{n}").as_str(), b"x"), ("top", n.to_string().as_bytes())]))
+        .collect();
+    let layers = layers(&home, &made(&tars));
+    for way in WAYS {
+        let mount = snapshot(&layers, way).mount(None).unwrap();
+        assert_eq!(read(&mount, "top"), "199");
+        assert_eq!(std::fs::read_dir(inside(&mount, "")).unwrap().count(), 201);
+    }
+}
+
+#[test]
+fn few_and_repeated_layers() {
+    if !needs_root() {
+        return;
+    }
+    let home = home();
+    let base = tar(&[("a", b"1"), (".wh.hidden", b"")]);
+    let layers = layers(&home, &made(&[base.clone(), tar(&[("a", b"2"), ("b", b"2")]), base]));
+    assert_eq!(layers.len(), 3);
+    for way in WAYS {
+        // One layer: its whiteouts are not seen.
+        let mount = snapshot(&layers[..1], way).mount(None).unwrap();
+        assert_eq!(std::fs::read_dir(inside(&mount, "")).unwrap().count(), 1);
+        // The same layer twice.
+        let mount = snapshot(&layers, way).mount(None).unwrap();
+        assert_eq!([read(&mount, "a"), read(&mount, "b")], ["1", "2"]);
+        // None at all.
+        let dir = home.dir.path().join(format!("{way:?}"));
+        std::fs::create_dir(&dir).unwrap();
+        let empty = snapshot(&[], way).writable(&dir);
+        empty.prepare().unwrap();
+        let mount = empty.mount(None).unwrap();
+        std::fs::write(inside(&mount, "f"), b"x").unwrap();
+    }
+}
+
+/// A user namespace in which 0 is `outside`.
+fn user_namespace(outside: u32) -> OwnedFd {
+    let mut child = std::process::Command::new("unshare")
+        .args(["--user", "cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let namespace = format!("/proc/{}/ns/user", child.id());
+    let ours = std::fs::read_link("/proc/self/ns/user").unwrap();
+    while std::fs::read_link(&namespace).is_ok_and(|theirs| theirs == ours) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{}/{map}", child.id()), format!("0 {outside} 65536")).unwrap();
+    }
+    let descriptor = std::fs::File::open(namespace).unwrap().into();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    descriptor
+}
+
+#[test]
+fn ids_are_shifted() {
+    if !needs_root() {
+        return;
+    }
+    let home = home();
+    let layers = layers(&home, &made(&[tar(&[("a", b"1")]), tar(&[("b", b"1")])]));
+    let namespace = user_namespace(300_000);
+    for way in WAYS {
+        let dir = home.dir.path().join(format!("{way:?}"));
+        std::fs::create_dir(&dir).unwrap();
+        let snapshot = snapshot(&layers, way).writable(&dir);
+        snapshot.prepare().unwrap();
+        let mount = match snapshot.mount(Some(namespace.as_fd())) {
+            // tmpfs took id maps later than other filesystems.
+            Err(Error::Io { op, source, .. }) if op.starts_with("map the ids") => {
+                assert!(!crate::fixture::needs("a filesystem with id-mapped mounts", false), "{source}");
+                return;
+            }
+            other => other.unwrap(),
+        };
+        let owner = |path: &str| std::fs::metadata(inside(&mount, path)).unwrap().uid();
+        assert_eq!([owner(""), owner("a"), owner("b")], [300_000; 3]);
+        std::os::unix::fs::chown(inside(&mount, "a"), Some(300_007), Some(300_008)).unwrap();
+        let changed = std::fs::metadata(dir.join("upper/a")).unwrap();
+        assert_eq!((changed.uid(), changed.gid()), (7, 8));
+    }
+}
+
+#[test]
+fn a_missing_layer_is_named() {
+    if !needs_root() {
+        return;
+    }
+    let home = home();
+    let layers = layers(&home, &made(&[tar(&[("a", b"1")])]));
+    std::fs::remove_dir_all(&layers[0].path).unwrap();
+    let error = snapshot(&layers, Way::Best).mount(None).unwrap_err().to_string();
+    assert!(error.contains(&*layers[0].path.to_string_lossy()), "{error}");
+}
+
+/// Not a benchmark, but a mount that takes a millisecond would be a fault of another kind.
+#[test]
+fn mounting_is_quick() {
+    if !needs_root() {
+        return;
+    }
+    let home = home();
+    let tars: Vec<_> = (0..5).map(|n| tar(&[(format!("f{n}").as_str(), b"x")])).collect();
+    let layers = layers(&home, &made(&tars));
+    let dir = home.dir.path().join("c");
+    std::fs::create_dir(&dir).unwrap();
+    let writable = snapshot(&layers, Way::Best).writable(&dir);
+    writable.prepare().unwrap();
+    for (what, snapshot) in [("read-only", snapshot(&layers, Way::Best)), ("writable", writable)] {
+        let mut times: Vec<_> = (0..50)
+            .map(|_| {
+                let begun = Instant::now();
+                let mount = snapshot.mount(None).unwrap();
+                let time = begun.elapsed();
+                drop(mount);
+                time
+            })
+            .collect();
+        times.sort_unstable();
+        println!("{what}: median {:?}, fastest {:?}", times[25], times[0]);
+        assert!(times[0].as_millis() < 5);
+    }
+}
