@@ -39,8 +39,11 @@ mod login;
 mod manifest;
 mod options;
 mod retry;
+mod source;
+mod tags;
 mod tls;
 mod transport;
+mod upload;
 
 pub use blob::BlobStream;
 pub use client::Client;
@@ -48,3 +51,5 @@ pub use credentials::{CredentialStore, Credentials, DOCKER_HUB_KEY, Stored};
 pub use error::{Error, Result};
 pub use manifest::Resolved;
 pub use options::{DEFAULT_TRANSFERS, Options, ProxyOptions, RetryPolicy, Timeouts, UploadOptions};
+pub use source::BlobSource;
+pub use upload::{Progress, Pushed, Upload};
