@@ -1,7 +1,29 @@
 //! The `onggi` command: arguments in, words out.
+//!
+//! ```text
+//!   main ──► arguments (clap)  ──► commands/<one per subcommand> ──► onggi-engine
+//!              session (environment, engine)    │
+//!              failure (hints, exit codes) ◄────┴──► output (tables, templates, progress)
+//! ```
+//!
+//! This crate alone prints, exits and reads the environment and the terminal.
 #![forbid(unsafe_code)]
+#![allow(unreachable_pub, reason = "a binary has no public interface")]
 
-#[allow(dead_code, reason = "the commands that print through it land next")]
+mod arguments;
+mod commands;
+mod failure;
 mod output;
+mod session;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match arguments::parse(std::env::args_os()) {
+        Ok((session, command)) => match command.run(&session) {
+            Ok(code) => code,
+            Err(failure) => failure.report(),
+        },
+        Err(usage) => usage.report(),
+    }
+}

@@ -73,9 +73,17 @@ async fn a_blob_through_every_fault() {
         (Fault::WrongLength(7), always, Fails(|error| matches!(error, Error::SizeMismatch { .. }))),
         (Fault::AnnounceMore(100_000), 1, Whole(1)),
         (Fault::Status("/blobs/", 500, None), 2, Whole(0)),
-        (Fault::Status("/blobs/", 503, None), always, Fails(|error| matches!(error, Error::Registry { status: 503, .. }))),
+        (
+            Fault::Status("/blobs/", 503, None),
+            always,
+            Fails(|error| matches!(error, Error::Registry { status: 503, .. })),
+        ),
         (Fault::Status("/blobs/", 429, Some(0)), 2, Whole(0)),
-        (Fault::Status("/blobs/", 429, Some(3600)), 1, Fails(|error| matches!(error, Error::RateLimited { .. }))),
+        (
+            Fault::Status("/blobs/", 429, Some(3600)),
+            1,
+            Fails(|error| matches!(error, Error::RateLimited { .. })),
+        ),
         (Fault::Status("/blobs/", 404, None), 1, Fails(|error| matches!(error, Error::BlobNotFound { .. }))),
         (Fault::Status("/blobs/", 403, None), 1, Fails(|error| matches!(error, Error::Denied { .. }))),
     ];
@@ -83,7 +91,11 @@ async fn a_blob_through_every_fault() {
         let (registry, image, reference) = loaded(Auth::Open);
         let client = client();
         client.resolve(&reference).await.unwrap();
-        if times == always { registry.always(fault.clone()) } else { registry.times(fault.clone(), times) }
+        if times == always {
+            registry.always(fault.clone())
+        } else {
+            registry.times(fault.clone(), times)
+        }
         let (descriptor, bytes) = image.blobs().nth(2).unwrap();
         let start = Instant::now();
         let (result, resumes) = match client.blob(&reference, descriptor).await {
@@ -124,7 +136,10 @@ async fn a_server_without_ranges_is_skipped_forward_and_a_wrong_range_is_refused
     registry.times(Fault::CutBlob(400_000), 1);
     registry.always(Fault::WrongContentRange);
     let error = fetch(&client(), &reference, descriptor).await.unwrap_err();
-    assert!(matches!(&error, Error::Protocol { problem, .. } if problem.contains("bytes from 400000")), "{error}");
+    assert!(
+        matches!(&error, Error::Protocol { problem, .. } if problem.contains("bytes from 400000")),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -163,7 +178,11 @@ async fn a_manifest_through_every_fault() {
         (Fault::HugeManifest(5 << 20), ErrorKind::Corrupt, "larger than the limit of 4194304 bytes"),
         (Fault::HugeManifest(100), ErrorKind::Corrupt, "not valid"),
         (Fault::ManifestType("application/vnd.oci.image.index.v1+json"), ErrorKind::Corrupt, "not valid"),
-        (Fault::DigestHeader("sha256:0000000000000000000000000000000000000000000000000000000000000000"), ErrorKind::Corrupt, "its digest is"),
+        (
+            Fault::DigestHeader("sha256:0000000000000000000000000000000000000000000000000000000000000000"),
+            ErrorKind::Corrupt,
+            "its digest is",
+        ),
         (Fault::DigestHeader("nonsense"), ErrorKind::Remote, "Docker-Content-Digest"),
         (Fault::Status("/manifests/", 404, None), ErrorKind::NotFound, "no such image"),
         (Fault::Status("/manifests/", 418, None), ErrorKind::Remote, "status 418"),
@@ -176,7 +195,8 @@ async fn a_manifest_through_every_fault() {
         // A digest header of a huge manifest is wrong too, so either may be named first.
         assert_eq!(error.kind(), kind, "{fault:?}: {error}");
         let text = error.to_string();
-        let fine = text.contains(words) || matches!(fault, Fault::HugeManifest(100)) && text.contains("digest");
+        let fine =
+            text.contains(words) || matches!(fault, Fault::HugeManifest(100)) && text.contains("digest");
         assert!(fine, "{fault:?}: {text}");
     }
     let (_registry, image, reference) = loaded(Auth::Open);
@@ -285,7 +305,8 @@ async fn no_secret_goes_to_another_host() {
         let elsewhere = Registry::start(Auth::Open);
         elsewhere.put_image("team/app", "v1", &image);
         let credentials = Credentials::Password { username: "alice".into(), password: "s3cret".into() };
-        let options = || Options { credentials: Some((registry.address(), credentials.clone())), ..options() };
+        let options =
+            || Options { credentials: Some((registry.address(), credentials.clone())), ..options() };
         let client = Client::new(options()).unwrap();
         client.resolve(&reference).await.unwrap();
         let (descriptor, bytes) = image.blobs().nth(1).unwrap();
@@ -305,8 +326,9 @@ async fn no_secret_goes_to_another_host() {
         registry.always(Fault::UploadsAt(format!("http://{}", thief.address())));
         let new = Bytes::from_static(b"new");
         let descriptor = onggi_oci::Descriptor::of(MediaType::OciLayer, &new);
-        let pushed =
-            client.push_blob(&reference, &descriptor, &[], std::sync::Arc::new(new), std::sync::Arc::new(|_| {})).await;
+        let pushed = client
+            .push_blob(&reference, &descriptor, &[], std::sync::Arc::new(new), std::sync::Arc::new(|_| {}))
+            .await;
         assert!(pushed.is_err());
         for host in [&elsewhere, &thief] {
             assert!(!host.requests().is_empty());
@@ -340,7 +362,10 @@ async fn hosts_that_cannot_be_spoken_to() {
         ..options()
     };
     let error = Client::new(impatient).unwrap().resolve(&nowhere).await.unwrap_err();
-    assert!(matches!(error, Error::UnknownHost { .. } | Error::Unreachable { .. } | Error::Stalled { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::UnknownHost { .. } | Error::Unreachable { .. } | Error::Stalled { .. }),
+        "{error:?}"
+    );
     // `localhost` is found without a name server.
     let (registry, _, _) = loaded(Auth::Open);
     let port = registry.address().rsplit_once(':').unwrap().1.to_owned();
@@ -410,7 +435,13 @@ async fn a_mirror_is_asked_first_and_may_fail() {
     let new = Bytes::from_static(b"new");
     let descriptor = onggi_oci::Descriptor::of(MediaType::OciLayer, &new);
     client()
-        .push_blob(&reference, &descriptor, &[], std::sync::Arc::new(new.clone()), std::sync::Arc::new(|_| {}))
+        .push_blob(
+            &reference,
+            &descriptor,
+            &[],
+            std::sync::Arc::new(new.clone()),
+            std::sync::Arc::new(|_| {}),
+        )
         .await
         .unwrap();
     assert!(mirror.requests().is_empty());

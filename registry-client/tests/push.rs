@@ -49,7 +49,8 @@ async fn an_image_goes_once_and_to_a_second_repository_by_mount() {
     let second = reference(&registry, "team/other:v1");
     let mounted = Pushed::Mounted { from: "team/app".into() };
     assert_eq!(push(&client, &second, &image, std::slice::from_ref(&to)).await, vec![mounted; 3]);
-    let body: u64 = registry.requests().iter().filter(|r| r.path.contains("/uploads/")).map(|r| r.body_len).sum();
+    let body: u64 =
+        registry.requests().iter().filter(|r| r.path.contains("/uploads/")).map(|r| r.body_len).sum();
     assert_eq!(body, 0);
     // Both repositories in one token.
     assert_eq!(registry.token_requests(&["repository:team/other:pull,push", "repository:team/app:pull"]), 1);
@@ -150,7 +151,8 @@ async fn a_blob_that_is_made_while_it_is_sent() {
     for (length, fault) in cases {
         let registry = Registry::start(Auth::Open);
         let to = reference(&registry, "x:y");
-        let digest = if length == content.len() { digest.clone() } else { Digest::sha256(&content[..length]) };
+        let digest =
+            if length == content.len() { digest.clone() } else { Digest::sha256(&content[..length]) };
         if let Some(fault) = fault.clone() {
             registry.times(fault, 1);
         }
@@ -193,7 +195,9 @@ async fn a_registry_that_does_not_take_bytes_has_stalled() {
                 let answer = if text.starts_with("HEAD") {
                     "HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n".to_owned()
                 } else if text.starts_with("POST") {
-                    format!("HTTP/1.1 202 X\r\nlocation: http://{address}/v2/x/blobs/uploads/1\r\ncontent-length: 0\r\n\r\n")
+                    format!(
+                        "HTTP/1.1 202 X\r\nlocation: http://{address}/v2/x/blobs/uploads/1\r\ncontent-length: 0\r\n\r\n"
+                    )
                 } else if text.starts_with("GET /v2/ ") {
                     "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n".to_owned()
                 } else {
@@ -209,10 +213,8 @@ async fn a_registry_that_does_not_take_bytes_has_stalled() {
     let bytes = Bytes::from(vec![1_u8; 64 << 20]);
     let descriptor = Descriptor::of(MediaType::OciLayer, &bytes);
     let to: Reference = format!("{address}/x:y").parse().unwrap();
-    let options = Options {
-        retry: onggi_registry_client::RetryPolicy { retries: 0, ..options().retry },
-        ..options()
-    };
+    let options =
+        Options { retry: onggi_registry_client::RetryPolicy { retries: 0, ..options().retry }, ..options() };
     let client = Client::new(options).unwrap();
     let error = client.push_blob(&to, &descriptor, &[], Arc::new(bytes), Arc::new(|_| {})).await.unwrap_err();
     assert!(matches!(error, Error::Stalled { .. }), "{error:?}");

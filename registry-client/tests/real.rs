@@ -18,7 +18,9 @@ fn image() -> TestImage {
 async fn push(client: &Client, to: &Reference, image: &TestImage, from: &[Reference]) -> Vec<Pushed> {
     let mut ways = Vec::new();
     for (descriptor, bytes) in image.blobs() {
-        ways.push(client.push_blob(to, descriptor, from, Arc::new(bytes.clone()), Arc::new(|_| {})).await.unwrap());
+        ways.push(
+            client.push_blob(to, descriptor, from, Arc::new(bytes.clone()), Arc::new(|_| {})).await.unwrap(),
+        );
     }
     client.push_manifest(to, &image.media_type, image.manifest.clone()).await.unwrap();
     ways
@@ -28,7 +30,9 @@ async fn pull(client: &Client, from: &Reference, image: &TestImage) {
     let resolved = client.resolve(from).await.unwrap();
     assert_eq!(resolved.bytes, image.manifest);
     let Manifest::Image(manifest) = resolved.manifest else { panic!("not an image") };
-    for (descriptor, (_, bytes)) in std::iter::once(&manifest.config).chain(&manifest.layers).zip(image.blobs()) {
+    for (descriptor, (_, bytes)) in
+        std::iter::once(&manifest.config).chain(&manifest.layers).zip(image.blobs())
+    {
         assert_eq!(&fetch(client, from, descriptor).await.unwrap(), bytes);
     }
 }
@@ -130,7 +134,15 @@ async fn skopeo_takes_ours_and_we_take_skopeos() {
     let layout = format!("oci:{}:v1", dir.path().join("layout").display());
     let skopeo = |from: &str, to: &str| {
         let done = Command::new("skopeo")
-            .args(["copy", "-q", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", from, to])
+            .args([
+                "copy",
+                "-q",
+                "--preserve-digests",
+                "--src-tls-verify=false",
+                "--dest-tls-verify=false",
+                from,
+                to,
+            ])
             .output()
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -1,0 +1,90 @@
+//! The subcommands, one file each: its options, and what it does with the engine.
+
+mod completion;
+mod environment;
+mod filter;
+mod history;
+mod image;
+mod images;
+mod info;
+mod inspect;
+mod login;
+mod logout;
+mod man;
+mod pull;
+mod push;
+mod rmi;
+mod run;
+mod system;
+mod tag;
+mod version;
+
+use std::process::ExitCode;
+
+use crate::failure::Failure;
+use crate::session::Session;
+
+/// What `onggi` can be told to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Run a command in a new container
+    Run(run::Options),
+    /// Download an image from a registry
+    Pull(pull::Options),
+    /// Upload an image to a registry
+    Push(push::Options),
+    /// List images
+    Images(images::Options),
+    /// Remove images
+    Rmi(rmi::Options),
+    /// Give an image another name
+    Tag(tag::Options),
+    /// Show how an image came to be
+    History(history::Options),
+    /// Show everything about images
+    Inspect(inspect::Options),
+    /// Log in to a registry
+    Login(login::Options),
+    /// Log out of a registry
+    Logout(logout::Options),
+    /// Manage images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Look after the store
+    #[command(subcommand)]
+    System(system::Command),
+    /// Show what onggi found on this machine
+    Info(info::Options),
+    /// Show the version
+    Version(version::Options),
+    /// Print a completion script for a shell
+    Completion(completion::Options),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Options),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Run(options) => return options.run(session),
+            Self::Pull(options) => options.run(session),
+            Self::Push(options) => options.run(session),
+            Self::Images(options) => options.run(session),
+            Self::Rmi(options) => options.run(session),
+            Self::Tag(options) => options.run(session),
+            Self::History(options) => options.run(session),
+            Self::Inspect(options) => options.run(session),
+            Self::Login(options) => options.run(session),
+            Self::Logout(options) => options.run(session),
+            Self::Image(command) => command.run(session),
+            Self::System(command) => command.run(session),
+            Self::Info(options) => options.run(session),
+            Self::Version(options) => options.run(session),
+            Self::Completion(options) => options.run(session),
+            Self::Man(options) => options.run(session),
+        }
+        .map(|()| ExitCode::SUCCESS)
+    }
+}

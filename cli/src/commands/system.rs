@@ -1,0 +1,193 @@
+//! `onggi system`: looks after the store.
+
+use onggi_engine::image::store::{CheckOptions, Count, Depth, Fault, Mend, Problem, PruneOptions};
+use onggi_engine::oci::Reference;
+use serde_json::{Value, json};
+
+use super::{filter::Filters, info, rmi};
+use crate::failure::Failure;
+use crate::output::human;
+use crate::output::listing::Listing;
+use crate::session::Session;
+
+/// Commands about the store.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Verify the store against its digests
+    Check(Check),
+    /// Show what takes how much space on disk
+    Df(Df),
+    /// Show what onggi found on this machine
+    Info(info::Options),
+    /// Remove everything that is not used
+    Prune(Prune),
+}
+
+impl Command {
+    pub fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Check(options) => options.run(session),
+            Self::Df(options) => options.run(session),
+            Self::Info(options) => options.run(session),
+            Self::Prune(options) => options.run(session),
+        }
+    }
+}
+
+/// Verify the store against its digests
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Mend what can be mended from what is here
+    #[arg(long)]
+    repair: bool,
+    /// Look only at names and sizes
+    #[arg(long, conflicts_with = "deep")]
+    quick: bool,
+    /// Unpack every layer again beside and compare every file
+    #[arg(long)]
+    deep: bool,
+}
+
+impl Check {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let depth = match (self.quick, self.deep) {
+            (true, _) => Depth::Quick,
+            (_, true) => Depth::Deep,
+            _ => Depth::Full,
+        };
+        let report = session.engine()?.check(CheckOptions { depth, repair: self.repair })?;
+        let mut text = String::new();
+        for fault in &report.faults {
+            text += &fault_line(fault);
+        }
+        text += &format!(
+            "{} blobs ({} hashed), {} layers, {} names: {}\n",
+            report.blobs,
+            human::short_size(report.hashed),
+            report.layers,
+            report.refs,
+            match (report.faults.len(), report.is_clean()) {
+                (0, _) => "no fault".into(),
+                (count, true) => format!("{count} faults, all mended"),
+                (count, false) => format!("{count} faults"),
+            }
+        );
+        session.print(&text)?;
+        if report.is_clean() { Ok(()) } else { Err(Failure::Silent(1)) }
+    }
+}
+
+fn fault_line(fault: &Fault) -> String {
+    let mend = match &fault.mend {
+        Mend::Done(what) => format!("mended: {what}"),
+        Mend::Offered(what) => format!("with --repair {what}"),
+        Mend::Fetch(digest, places) if places.is_empty() => format!("blob {digest} must be pulled again"),
+        Mend::Fetch(digest, places) => {
+            let places: Vec<String> = places.iter().map(Reference::familiar_name).collect();
+            format!("blob {digest} must be pulled again ({} had it)", places.join(", "))
+        }
+        _ => "pull, load or build the image again".into(),
+    };
+    format!("{}: {}; {mend}\n", problem(&fault.problem), human::visible(&fault.detail))
+}
+
+fn problem(problem: &Problem) -> String {
+    match problem {
+        Problem::Blob(digest) => format!("blob {digest}"),
+        Problem::Layer(diff_id) => format!("layer {diff_id}"),
+        Problem::Ref(name) => format!("name {}", human::visible(name)),
+        Problem::Index => "index.json".into(),
+        Problem::Stray(path) => human::visible(&path.to_string_lossy()).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+const LISTING: Listing = Listing {
+    columns: &[
+        ("Type", "TYPE"),
+        ("TotalCount", "TOTAL"),
+        ("Active", "ACTIVE"),
+        ("Size", "SIZE"),
+        ("Reclaimable", "RECLAIMABLE"),
+    ],
+    table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+};
+
+/// Show what takes how much space on disk
+#[derive(Debug, clap::Args)]
+pub struct Df {
+    /// Format the output: `table`, `table TEMPLATE`, `json`, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+impl Df {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let usage = session.engine()?.usage()?;
+        let row = |kind: &str, count: &Count, active: Option<u64>| -> Value {
+            let share = (count.reclaimable * 100).checked_div(count.bytes).unwrap_or(0);
+            json!({
+                "Type": kind,
+                "TotalCount": count.count.to_string(),
+                "Active": active.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                "Size": human::short_size(count.bytes),
+                "Reclaimable": format!("{} ({share}%)", human::short_size(count.reclaimable)),
+            })
+        };
+        let rows = [
+            row("Images", &usage.images, Some(usage.active_images)),
+            row("- Blobs", &usage.blobs, None),
+            row("- Layers", &usage.layers, None),
+            row("Containers", &usage.containers, None),
+            row("Local Volumes", &usage.volumes, None),
+            row("Build Cache", &usage.cache, None),
+            row("Unfinished", &usage.ingest, None),
+        ];
+        let mut text = LISTING.render(self.format.as_deref(), &rows).map_err(Failure::template)?;
+        if self.format.is_none() {
+            text += &format!("\nOn disk: {}\n", human::short_size(usage.total));
+        }
+        session.print(&text)
+    }
+}
+
+/// Remove everything that is not used
+#[derive(Debug, clap::Args)]
+pub struct Prune {
+    /// Remove all images that no container uses, not just those without a name
+    #[arg(short, long)]
+    all: bool,
+    /// Remove only what matches: label, until
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Prune {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let filters = Filters::parse(&self.filter, &["label", "until"])?;
+        let engine = session.engine()?;
+        let all = engine.images()?.images;
+        for summary in &all {
+            filters.match_image(summary, &all)?;
+        }
+        let images = if self.all { "all images without a container" } else { "all images without a name" };
+        if !self.force
+            && !session.confirm(&format!("WARNING! This will remove {images} and all unused data."))?
+        {
+            return Ok(());
+        }
+        let only = |summary: &onggi_engine::image::store::ImageSummary| {
+            filters.match_image(summary, &all).unwrap_or(false)
+        };
+        let options = PruneOptions { dangling: true, all: self.all, blobs: false, only: Some(&only) };
+        let pruned = engine.prune(&options)?;
+        let mut text = String::new();
+        if !pruned.removed.is_empty() {
+            text = format!("Deleted Images:\n{}\n", rmi::lines(&pruned.removed).to_lowercase());
+        }
+        session.print(&format!("{text}Total reclaimed space: {}\n", human::short_size(pruned.bytes)))
+    }
+}

@@ -1,0 +1,70 @@
+//! What this process may do with files of layers: keep their owners, and mark overlay directories.
+//!
+//! | started by | namespace | owners | attributes |
+//! |---|---|---|---|
+//! | root | the first | kept | `trusted.overlay.*` |
+//! | a user with subordinate IDs | its own | kept, shifted | `user.overlay.*` |
+//! | a user without | its own, one ID | squashed | `user.overlay.*` |
+//! | root of a container | the container's | kept | `user.overlay.*` |
+
+use std::fs;
+
+use onggi_image::layer::{OverlayXattr, Ownership};
+use onggi_runtime::rootless;
+use onggi_sys::idmap::{IdMap, Range};
+
+use crate::error::{Error, Result};
+
+/// How this process stands towards files of layers.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// Whether the user who started the command is not root.
+    pub rootless: bool,
+    /// Whether this is the first user namespace, the host's.
+    pub first_namespace: bool,
+    /// Whether owners can be kept.
+    pub ownership: Ownership,
+    /// Which extended attributes the overlay reads here.
+    pub overlay_xattr: OverlayXattr,
+    /// User IDs that exist in the namespace of this process.
+    pub uids: IdMap,
+    /// Group IDs that exist in the namespace of this process.
+    pub gids: IdMap,
+}
+
+impl Authority {
+    /// Enters a user namespace if this process is not root, and says how it stands then.
+    ///
+    /// # Errors
+    /// User namespaces are switched off on this host, or the set-uid programs refuse.
+    pub fn acquire() -> Result<Self> {
+        let rootless = rootless::enter()?.is_some();
+        let read = |path: &'static str| {
+            let text = fs::read_to_string(path);
+            text.map(|t| IdMap::from_kernel(&t)).map_err(|source| Error::Read { path: path.into(), source })
+        };
+        let (uids, gids) = (read("/proc/self/uid_map")?, read("/proc/self/gid_map")?);
+        let first_namespace = matches!(uids.ranges(), [Range { inside: 0, outside: 0, count: u32::MAX }]);
+        let single = count(&uids) == 1 || count(&gids) == 1;
+        Ok(Self {
+            rootless,
+            first_namespace,
+            ownership: if single { Ownership::Squash } else { Ownership::Keep },
+            // trusted.* attributes need CAP_SYS_ADMIN in the first namespace.
+            overlay_xattr: if first_namespace { OverlayXattr::Trusted } else { OverlayXattr::User },
+            uids,
+            gids,
+        })
+    }
+
+    /// The maps for a container that gets every ID which this process has, at the same numbers.
+    pub fn identity(&self) -> Option<(IdMap, IdMap)> {
+        let map = |map: &IdMap| IdMap::single(0, 0, u32::try_from(count(map)).ok()?).ok();
+        Some((map(&self.uids)?, map(&self.gids)?))
+    }
+}
+
+/// How many IDs a map has; those of our own making begin at 0 and have no gap.
+fn count(map: &IdMap) -> u64 {
+    map.ranges().iter().map(|range| u64::from(range.count)).sum()
+}

@@ -1,0 +1,304 @@
+//! What can go wrong between a command and its result.
+
+use std::io;
+use std::path::PathBuf;
+
+use onggi_oci::ErrorKind;
+
+/// The result of a use-case.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a use-case failed: the libraries' errors as they are, and those of bringing them together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value that is not what it should be.
+    #[error(transparent)]
+    Oci(#[from] onggi_oci::Error),
+    /// Something about images at rest.
+    #[error(transparent)]
+    Image(#[from] onggi_image::Error),
+    /// Something about registries.
+    #[error(transparent)]
+    Registry(#[from] onggi_registry_client::Error),
+    /// Something about processes.
+    #[error(transparent)]
+    Runtime(#[from] onggi_runtime::Error),
+
+    /// None of an index's manifests is for the platform.
+    #[error("{reference} has no image for {wanted}, it has {offered}")]
+    NoPlatform {
+        /// The image.
+        reference: String,
+        /// The platform that was wanted.
+        wanted: String,
+        /// The platforms that it is for.
+        offered: String,
+    },
+    /// What the reference names is an artifact of another kind.
+    #[error("{reference} is no container image but an artifact of type {kind}")]
+    NotAnImage {
+        /// The name.
+        reference: String,
+        /// The artifact's type.
+        kind: String,
+    },
+    /// Manifest and config disagree.
+    #[error("{reference} is damaged: its manifest lists {blobs} layers, its config {diff_ids}")]
+    LayerCount {
+        /// The image.
+        reference: String,
+        /// In the manifest.
+        blobs: usize,
+        /// In the config.
+        diff_ids: usize,
+    },
+    /// A layer that is no filesystem layer.
+    #[error("{reference} has a layer of the type {media_type}, which is no filesystem layer")]
+    LayerType {
+        /// The image.
+        reference: String,
+        /// The layer's type.
+        media_type: String,
+    },
+    /// Half of an operation noticed that the other half has gone.
+    #[error("the operation was interrupted")]
+    Interrupted,
+    /// A thread panicked.
+    #[error("a part of onggi ended unexpectedly, which is a bug of onggi")]
+    Panicked,
+
+    /// A tag that names a digest.
+    #[error("cannot tag {target}: a name with a digest can't be given to an image")]
+    TagWithDigest {
+        /// The name.
+        target: String,
+    },
+    /// A push of a name that the store does not have.
+    #[error("no image of the repository {repository} is in the store")]
+    NothingToPush {
+        /// The repository.
+        repository: String,
+    },
+    /// An index some of whose images are not here.
+    #[error("{reference} lists images that are not in the store: {missing}")]
+    IncompleteIndex {
+        /// The name.
+        reference: String,
+        /// The platforms or digests.
+        missing: String,
+    },
+
+    /// Nothing says what to run.
+    #[error("no command specified, and the image has none")]
+    NoCommand,
+    /// A relative working directory.
+    #[error("the working directory {dir:?} is invalid, it needs to be an absolute path")]
+    WorkingDir {
+        /// As given.
+        dir: String,
+    },
+    /// A user or group name that the image does not have.
+    #[error("unable to find {kind} {name}: no matching entry in the image's {file}")]
+    UnknownUser {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        file: &'static str,
+    },
+    /// An ID that does not exist.
+    #[error("the {kind} ID {text} is out of range (0 to {max})")]
+    IdOutOfRange {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// As given.
+        text: String,
+        /// The highest ID.
+        max: u32,
+    },
+    /// A file of the image cannot be read.
+    #[error("cannot read /{path} of the image: {source}")]
+    ImageFile {
+        /// Below the image's root.
+        path: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A file of the image is something else.
+    #[error("/{path} of the image is no regular file, so it is not read")]
+    ImageFileKind {
+        /// Below the image's root.
+        path: &'static str,
+    },
+    /// A file of the image is too large.
+    #[error("/{path} of the image is larger than the limit of {limit} bytes")]
+    ImageFileSize {
+        /// Below the image's root.
+        path: &'static str,
+        /// In bytes.
+        limit: u64,
+    },
+    /// A volume that makes no sense.
+    #[error("invalid volume specification {text:?}: {problem}")]
+    Volume {
+        /// As given.
+        text: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A bind source that is not there.
+    #[error("cannot mount {}: {source}", path.display())]
+    BindSource {
+        /// The path on the host.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A name that does not fit the rules for names of containers.
+    #[error("invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    ContainerName {
+        /// As given.
+        name: String,
+    },
+    /// A name that another container has.
+    #[error("the container name {name:?} is already in use by container {id}")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
+    /// A hostname that the kernel or DNS would not take.
+    #[error("invalid hostname {name:?}: {problem}")]
+    Hostname {
+        /// As given.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The image is for another machine.
+    #[error(
+        "the image {image} is for {platform}, this host is {host}, and no interpreter for it is registered"
+    )]
+    ForeignPlatform {
+        /// The image.
+        image: String,
+        /// What it is for.
+        platform: String,
+        /// What this is.
+        host: String,
+    },
+    /// A missing image that must not be pulled.
+    #[error("the image {image} is not in the store, and --pull=never forbids to fetch it")]
+    PullForbidden {
+        /// The image.
+        image: String,
+    },
+    /// An image that uses IDs which a container cannot have.
+    #[error("the image uses the ID {highest}, above the {limit} that a container's range can hold")]
+    IdsTooHigh {
+        /// The highest ID.
+        highest: u32,
+        /// The highest that is possible.
+        limit: u32,
+    },
+    /// All ranges of IDs are taken.
+    #[error("all {slots} ranges of IDs are in use by containers")]
+    IdsExhausted {
+        /// How many there are.
+        slots: u32,
+    },
+    /// The record of ranges in use does not work.
+    #[error("cannot take a range of IDs in {}: {source}", dir.display())]
+    IdRange {
+        /// Where the locks are.
+        dir: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+
+    /// The specification of the container could not be put together.
+    #[error("cannot describe the container: {source}")]
+    Specification {
+        /// What is missing.
+        source: oci_spec::OciSpecError,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A file or directory cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// Something about this process itself.
+    #[error("cannot {op}: {source}")]
+    Process {
+        /// What was tried.
+        op: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`.
+    pub(crate) fn specification(source: oci_spec::OciSpecError) -> Self {
+        Self::Specification { source }
+    }
+
+    /// The class of this failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Oci(error) => error.kind(),
+            Self::Image(error) => error.kind(),
+            Self::Registry(error) => error.kind(),
+            Self::Runtime(error) => error.kind(),
+            Self::NoPlatform { .. } | Self::UnknownUser { .. } | Self::NothingToPush { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::BindSource { .. } | Self::PullForbidden { .. } | Self::IncompleteIndex { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::LayerCount { .. } | Self::LayerType { .. } => ErrorKind::Corrupt,
+            Self::ImageFileKind { .. } | Self::ImageFileSize { .. } => ErrorKind::Corrupt,
+            Self::NotAnImage { .. } | Self::ForeignPlatform { .. } | Self::IdsTooHigh { .. } => {
+                ErrorKind::Unsupported
+            }
+            Self::NameInUse { .. } | Self::IdsExhausted { .. } => ErrorKind::Conflict,
+            Self::TagWithDigest { .. }
+            | Self::NoCommand
+            | Self::WorkingDir { .. }
+            | Self::IdOutOfRange { .. }
+            | Self::Volume { .. }
+            | Self::ContainerName { .. }
+            | Self::Specification { .. }
+            | Self::Hostname { .. } => ErrorKind::Invalid,
+            Self::Interrupted
+            | Self::Panicked
+            | Self::ImageFile { .. }
+            | Self::IdRange { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Process { .. } => ErrorKind::Io,
+        }
+    }
+
+    /// What Docker's command line would exit with if this ended `run`.
+    pub fn exit_status(&self) -> Option<u8> {
+        match self {
+            Self::Runtime(error) => Some(error.exit_code()),
+            _ => None,
+        }
+    }
+}
