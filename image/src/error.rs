@@ -152,6 +152,20 @@ pub enum Error {
         /// The container.
         user: ContainerUse,
     },
+    /// A directory to write into holds something.
+    #[error("{} is not empty: it holds {found:?}; name an empty or a new directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// An archive is compressed in a way that is not read.
+    #[error("the archive is compressed with {compression}, which is not supported; decompress it first")]
+    ArchiveCompression {
+        /// With what.
+        compression: &'static str,
+    },
     /// The layers of a snapshot cannot be mounted.
     #[error("cannot mount {layers} layers: {source}")]
     Overlay {
@@ -197,12 +211,14 @@ impl Error {
             | Self::NoSuchBlob { .. }
             | Self::NoSuchLayer { .. }
             | Self::Incomplete { .. } => ErrorKind::NotFound,
-            Self::NotAnImage { .. } => ErrorKind::Unsupported,
+            Self::NotAnImage { .. } | Self::ArchiveCompression { .. } => ErrorKind::Unsupported,
             Self::Overlay { source, .. } if source.source.kind() == io::ErrorKind::PermissionDenied => {
                 ErrorKind::Denied
             }
             Self::Overlay { .. } => ErrorKind::Io,
-            Self::SeveralNames { .. } | Self::ImageInUse { .. } => ErrorKind::Conflict,
+            Self::SeveralNames { .. } | Self::ImageInUse { .. } | Self::NotEmpty { .. } => {
+                ErrorKind::Conflict
+            }
             Self::Document { source, .. } => source.kind(),
         }
     }

@@ -1,6 +1,7 @@
 //! Images at rest.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 mod error;
 pub mod layer;
 pub mod snapshot;

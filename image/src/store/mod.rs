@@ -52,6 +52,7 @@ pub use claim::{Claim, Permit};
 pub use commit::Pending;
 pub use gc::{PruneOptions, Pruned};
 pub use image::{Image, ImageLayer, ImageSummary, Images};
+pub(crate) use index::REF_NAME;
 pub use ingest::{LayerIngest, LayerSource};
 pub use layer::{BlobForm, Format, Layer, LayerRecord};
 pub use lease::Lease;

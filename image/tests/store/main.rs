@@ -6,6 +6,7 @@
 
 mod fixture;
 
+mod archive;
 mod check;
 mod gc;
 mod ingest;
