@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -33,18 +33,29 @@ pub(crate) enum Sink {
     Stderr,
 }
 
+impl Sink {
+    fn writer(self) -> Box<dyn Write + Send> {
+        match self {
+            Self::Stdout => Box::new(io::stdout()),
+            Self::Stderr => Box::new(io::stderr()),
+        }
+    }
+}
+
 /// The watcher that shows transfers to a person.
 pub(crate) struct Transfers {
     surface: Surface,
     layers: RwLock<HashMap<String, Layer>>,
     started: Instant,
     moved: AtomicU64,
+    finished: AtomicBool,
 }
 
 enum Surface {
     Quiet,
     Lines(Mutex<Box<dyn Write + Send>>),
-    Bars(MultiProgress),
+    /// Text goes above the bars while they move, and below them afterwards.
+    Bars(MultiProgress, Sink),
 }
 
 struct Layer {
@@ -64,27 +75,32 @@ impl Transfers {
         let surface = if quiet {
             Surface::Quiet
         } else if terminal && !dumb {
-            Surface::Bars(MultiProgress::with_draw_target(match sink {
+            let target = match sink {
                 Sink::Stdout => ProgressDrawTarget::stdout_with_hz(DRAWS_PER_SECOND),
                 Sink::Stderr => ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND),
-            }))
+            };
+            Surface::Bars(MultiProgress::with_draw_target(target), sink)
         } else {
-            Surface::Lines(Mutex::new(match sink {
-                Sink::Stdout => Box::new(io::stdout()),
-                Sink::Stderr => Box::new(io::stderr()),
-            }))
+            Surface::Lines(Mutex::new(sink.writer()))
         };
         Self::on(surface)
     }
 
     fn on(surface: Surface) -> Self {
-        Self { surface, layers: RwLock::default(), started: Instant::now(), moved: AtomicU64::new(0) }
+        Self {
+            surface,
+            layers: RwLock::default(),
+            started: Instant::now(),
+            moved: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
+        }
     }
 
     /// Ends the display and prints what was moved: `Pulled 5 layers, 192.3MB in 3.4s (56.6MB/s), 2 already exist`.
     pub(crate) fn finish(&self, verb: &str) {
         let summary = self.summary(verb, self.started.elapsed());
         self.rest();
+        self.finished.store(true, Ordering::Relaxed);
         self.message(&summary);
     }
 
@@ -130,7 +146,11 @@ impl Transfers {
                 let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
                 let _ = writeln!(out, "{text}").and_then(|()| out.flush());
             }
-            Surface::Bars(bars) => {
+            Surface::Bars(_, sink) if self.finished.load(Ordering::Relaxed) => {
+                let mut out = sink.writer();
+                let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+            }
+            Surface::Bars(bars, _) => {
                 let _ = bars.println(text);
             }
         }
@@ -145,7 +165,7 @@ impl Transfers {
             return;
         }
         let bar = match &self.surface {
-            Surface::Bars(bars) => {
+            Surface::Bars(bars, _) => {
                 let bar = bars.add(match size {
                     Some(size) => ProgressBar::new(size),
                     None => ProgressBar::no_length(),
@@ -372,7 +392,7 @@ mod tests {
     #[test]
     fn bars_follow_their_layer() {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        let transfers = Transfers::on(Surface::Bars(bars));
+        let transfers = Transfers::on(Surface::Bars(bars, Sink::Stdout));
         transfers.layer(ID, Some(1000));
         transfers.stage(ID, Stage::Downloading);
         transfers.advance(ID, 400);
