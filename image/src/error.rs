@@ -200,8 +200,6 @@ impl Error {
             | Self::Entry { problem: EntryProblem::Io { .. } | EntryProblem::Xattr { .. }, .. } => {
                 ErrorKind::Io
             }
-            Self::File { problem: FileProblem::Changed, .. } => ErrorKind::Conflict,
-            Self::File { .. } => ErrorKind::Unsupported,
             Self::Entry { .. } | Self::Limit { .. } | Self::Corrupt { .. } | Self::Mismatch { .. } => {
                 ErrorKind::Corrupt
             }
@@ -211,13 +209,16 @@ impl Error {
             | Self::NoSuchBlob { .. }
             | Self::NoSuchLayer { .. }
             | Self::Incomplete { .. } => ErrorKind::NotFound,
-            Self::NotAnImage { .. } | Self::ArchiveCompression { .. } => ErrorKind::Unsupported,
             Self::Overlay { source, .. } if source.source.kind() == io::ErrorKind::PermissionDenied => {
                 ErrorKind::Denied
             }
             Self::Overlay { .. } => ErrorKind::Io,
-            Self::SeveralNames { .. } | Self::ImageInUse { .. } | Self::NotEmpty { .. } => {
-                ErrorKind::Conflict
+            Self::File { problem: FileProblem::Changed, .. }
+            | Self::SeveralNames { .. }
+            | Self::ImageInUse { .. }
+            | Self::NotEmpty { .. } => ErrorKind::Conflict,
+            Self::File { .. } | Self::NotAnImage { .. } | Self::ArchiveCompression { .. } => {
+                ErrorKind::Unsupported
             }
             Self::Document { source, .. } => source.kind(),
         }

@@ -10,6 +10,7 @@
 mod docker_registry;
 mod http;
 mod image;
+pub mod needs;
 mod registry;
 
 pub use docker_registry::{DockerRegistry, Security};

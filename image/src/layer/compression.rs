@@ -42,9 +42,8 @@ impl Compression {
     pub fn of(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
-            // A frame that readers skip; zstd:chunked layers may begin with one.
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            // The second is a frame that readers skip; a zstd:chunked layer may begin with one.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::None,
         }
     }
@@ -236,7 +235,7 @@ mod tests {
     }
 
     fn sample(length: usize) -> Vec<u8> {
-        (0..length).map(|i| (i / 7 % 251 + i % 13) as u8).collect()
+        (0..length).map(|i| b"layers and layers"[i * i / 7 % 17]).collect()
     }
 
     #[test]

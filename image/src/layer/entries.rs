@@ -21,8 +21,8 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 
 use super::header::{self, BLOCK};
 use super::limits::{MAX_EXTENDED_HEADER, MAX_PATH, MAX_SPARSE_PIECES};
-use super::pax::{self, Pax, Time};
-use super::sparse::{self, Sparse};
+use super::pax::{self, Pax, Time, Xattr};
+use super::sparse::{self, Piece, Sparse};
 use crate::{EntryProblem, Error, Result};
 
 /// What is read at once. Measured: with 256 KiB a layer takes twice as long,
@@ -48,7 +48,7 @@ pub struct Entry {
     /// Modification time.
     pub mtime: Time,
     /// Extended attributes by name.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Xattr>,
 }
 
 /// The type of an entry and what belongs to that type only.
@@ -196,7 +196,7 @@ impl<R: Read> Entries<R> {
 
     /// The next entry, or nothing at the end of the archive. Content of the
     /// entry before that was not read is passed over.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         if self.ended {
             return Ok(None);
         }
@@ -343,7 +343,7 @@ impl<R: Read> Entries<R> {
 
     /// The map of GNU's old form: four pieces in the header, more in blocks
     /// behind it, which don't count as content.
-    fn gnu_sparse(&mut self, header: &Header) -> Result<(u64, Vec<(u64, u64)>), Failure> {
+    fn gnu_sparse(&mut self, header: &Header) -> Result<(u64, Vec<Piece>), Failure> {
         let gnu = header.as_gnu().ok_or(EntryProblem::Sparse("stands in a header that is not GNU's"))?;
         let real_size = header::unsigned(&gnu.realsize, "sparse size")?;
         let mut pieces = Vec::new();
@@ -361,7 +361,7 @@ impl<R: Read> Entries<R> {
 
     /// The map of PAX forms 0.0, 0.1 (in the records) and 1.0 (before the
     /// content, as decimal lines filled up to a block).
-    fn pax_sparse(&mut self, pax: pax::PaxSparse) -> Result<(u64, Vec<(u64, u64)>), Failure> {
+    fn pax_sparse(&mut self, pax: pax::PaxSparse) -> Result<(u64, Vec<Piece>), Failure> {
         let real_size = pax.real_size.ok_or(EntryProblem::Sparse("has no size"))?;
         match (pax.major.unwrap_or(0), pax.minor.unwrap_or(0)) {
             (0, _) => {

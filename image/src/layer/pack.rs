@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use tar::{EntryType, Header};
 
 use super::limits::{MAX_DEPTH, MAX_PATH, MAX_XATTR_VALUE};
-use super::pax::{self, Time};
+use super::pax::{self, Time, Xattr};
 use super::whiteout::{OPAQUE, OverlayXattr, PREFIX};
 use crate::{Error, FileProblem, Result};
 
@@ -84,8 +84,14 @@ pub struct Packed {
 /// any disk.
 pub fn pack(directory: BorrowedFd<'_>, out: impl Write, options: &PackOptions) -> Result<Packed> {
     let out = BufWriter::with_capacity(BUFFER, out);
-    let mut packer =
-        Packer { out, options, links: HashMap::new(), report: Packed::default(), path: Vec::new() };
+    let mut packer = Packer {
+        out,
+        options,
+        links: HashMap::new(),
+        report: Packed::default(),
+        path: Vec::new(),
+        buffer: vec![0; BUFFER],
+    };
     packer.tree(directory)?;
     // The end: two blocks of zeros.
     packer.write(&[0; 2 * BLOCK])?;
@@ -120,6 +126,8 @@ struct Packer<'a, W: Write> {
     report: Packed,
     /// The path of the entry at hand.
     path: Vec<u8>,
+    /// For content on its way.
+    buffer: Vec<u8>,
 }
 
 impl<W: Write> Packer<'_, W> {
@@ -264,13 +272,20 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn content(&mut self, file: &OwnedFd, size: u64) -> Result<()> {
-        let mut buffer = [0; BUFFER];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.copy(file, size, &mut buffer);
+        self.buffer = buffer;
+        result?;
+        self.pad(size)
+    }
+
+    fn copy(&mut self, file: &OwnedFd, size: u64, buffer: &mut [u8]) -> Result<()> {
         let mut left = size;
         loop {
             // One byte more than there should be shows that the file has grown.
             let want = usize::try_from(left + 1).unwrap_or(usize::MAX).min(BUFFER);
             match rustix::io::read(file, &mut buffer[..want]) {
-                Ok(0) if left == 0 => break,
+                Ok(0) if left == 0 => return Ok(()),
                 Ok(n) if n > 0 && n as u64 <= left => {
                     self.write(&buffer[..n])?;
                     left -= n as u64;
@@ -280,7 +295,6 @@ impl<W: Write> Packer<'_, W> {
                 Err(error) => return Err(self.io("read the file")(error)),
             }
         }
-        self.pad(size)
     }
 
     fn pad(&mut self, size: u64) -> Result<()> {
@@ -293,6 +307,10 @@ impl<W: Write> Packer<'_, W> {
         let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_mtime(0);
         let mut records = Vec::new();
         set_path(&mut header, &mut records, name);
         self.emit(header, &records, name)
@@ -305,7 +323,7 @@ impl<W: Write> Packer<'_, W> {
         stat: &Stat,
         size: u64,
         link: &[u8],
-        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+        xattrs: Vec<Xattr>,
     ) -> Result<()> {
         let mut header = Header::new_ustar();
         let mut records = Vec::new();
@@ -366,6 +384,9 @@ impl<W: Write> Packer<'_, W> {
             let mut extended = Header::new_ustar();
             extended.set_entry_type(EntryType::XHeader);
             extended.set_mode(0o644);
+            extended.set_uid(0);
+            extended.set_gid(0);
+            extended.set_mtime(0);
             extended.set_size(records.len() as u64);
             let base = name.split(|&b| b == b'/').rfind(|part| !part.is_empty()).unwrap_or(b".");
             set_cut(&mut extended.as_old_mut().name, &[b"PaxHeaders/", base].concat());
@@ -380,7 +401,7 @@ impl<W: Write> Packer<'_, W> {
 
     /// The attributes to be kept, sorted by name, and whether the overlay's
     /// opaque mark is among them.
-    fn xattrs(&mut self, place: &Place<'_>) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, bool)> {
+    fn xattrs(&mut self, place: &Place<'_>) -> Result<(Vec<Xattr>, bool)> {
         let names = match place.names() {
             Ok(names) if names.is_empty() => return Ok((Vec::new(), false)),
             Ok(names) => names,
@@ -445,21 +466,21 @@ enum Place<'a> {
 
 impl Place<'_> {
     /// The kernel goes straight to the open directory; the name isn't followed.
-    fn path(directory: &BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
+    fn path(directory: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
         [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name].concat()
     }
 
     fn names(&self) -> rustix::io::Result<Vec<u8>> {
         retry_larger(|buffer| match self {
             Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Named(fd, name) => rustix::fs::llistxattr(&Self::path(fd, name)[..], buffer),
+            Self::Named(fd, name) => rustix::fs::llistxattr(&Self::path(*fd, name)[..], buffer),
         })
     }
 
     fn value(&self, attribute: &[u8]) -> rustix::io::Result<Vec<u8>> {
         retry_larger(|buffer| match self {
             Self::Open(fd) => rustix::fs::fgetxattr(fd, attribute, buffer),
-            Self::Named(fd, name) => rustix::fs::lgetxattr(&Self::path(fd, name)[..], attribute, buffer),
+            Self::Named(fd, name) => rustix::fs::lgetxattr(&Self::path(*fd, name)[..], attribute, buffer),
         })
     }
 }

@@ -15,6 +15,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use super::limits::{MAX_SPARSE_PIECES, MAX_XATTR_NAME, MAX_XATTR_VALUE, MAX_XATTRS};
+use super::sparse::Piece;
 use crate::EntryProblem;
 
 /// Prefix of attributes with raw values, written by star, GNU tar, Go, libarchive.
@@ -27,6 +28,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Name and value of an extended attribute.
+pub type Xattr = (Vec<u8>, Vec<u8>);
 
 /// A point in time of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -76,8 +80,7 @@ pub(super) struct PaxSparse {
     pub(super) name: Option<Vec<u8>>,
     pub(super) real_size: Option<u64>,
     pub(super) count: Option<u64>,
-    /// Offset, length.
-    pub(super) pieces: Vec<(u64, u64)>,
+    pub(super) pieces: Vec<Piece>,
     pending_offset: Option<u64>,
 }
 
@@ -91,8 +94,8 @@ fn malformed(problem: &'static str) -> EntryProblem {
     EntryProblem::ExtendedHeader(problem)
 }
 
-/// One record: keyword, value, and what follows it.
-fn record(data: &[u8]) -> Result<(&[u8], &[u8], &[u8]), EntryProblem> {
+/// Takes a record off the front: keyword and value.
+fn record<'a>(data: &mut &'a [u8]) -> Result<(&'a [u8], &'a [u8]), EntryProblem> {
     let space =
         data.iter().take(20).position(|&b| b == b' ').ok_or(malformed("has a record without a length"))?;
     let length = decimal(&data[..space]).ok_or(malformed("has a record without a length"))?;
@@ -100,22 +103,22 @@ fn record(data: &[u8]) -> Result<(&[u8], &[u8], &[u8]), EntryProblem> {
     if length > data.len() || length < space + 3 {
         return Err(malformed("has a record of a wrong length"));
     }
-    let (body, rest) = (&data[space + 1..length], &data[length..]);
+    let body = &data[space + 1..length];
+    *data = &data[length..];
     let body = body.strip_suffix(b"\n").ok_or(malformed("has a record of a wrong length"))?;
     let equals = body.iter().position(|&b| b == b'=').ok_or(malformed("has a record without '='"))?;
     let (keyword, value) = (&body[..equals], &body[equals + 1..]);
     if keyword.is_empty() || keyword.contains(&0) {
         return Err(malformed("has a record without a keyword"));
     }
-    Ok((keyword, value, rest))
+    Ok((keyword, value))
 }
 
 /// Reads the records of a header for one entry.
 pub(super) fn parse(mut data: &[u8]) -> Result<Pax, EntryProblem> {
     let mut pax = Pax::default();
     while !data.is_empty() {
-        let (keyword, value, rest) = record(data)?;
-        data = rest;
+        let (keyword, value) = record(&mut data)?;
         match keyword {
             // An empty value takes the record back; the header's field is used.
             b"path" => pax.path = name(value)?,
@@ -154,8 +157,7 @@ pub(super) fn parse(mut data: &[u8]) -> Result<Pax, EntryProblem> {
 /// honour it (Go's ignores it), so only what changes no entry is accepted.
 pub(super) fn check_global(mut data: &[u8]) -> Result<(), EntryProblem> {
     while !data.is_empty() {
-        let (keyword, _, rest) = record(data)?;
-        data = rest;
+        let (keyword, _) = record(&mut data)?;
         let steers = matches!(keyword, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime")
             || keyword.starts_with(b"GNU.sparse.")
             || keyword.starts_with(SCHILY_XATTR)

@@ -7,16 +7,19 @@ use super::limits::MAX_SPARSE_PIECES;
 use super::pax::decimal;
 use crate::EntryProblem;
 
+/// Offset and length of a part of a file that has content.
+pub type Piece = (u64, u64);
+
 /// Pieces of content in ascending order, none overlapping, all inside the file.
 /// Between them are holes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sparse {
-    pieces: Vec<(u64, u64)>,
+    pieces: Vec<Piece>,
 }
 
 impl Sparse {
     /// Checks a map against the file's size and the bytes of content carried.
-    pub(super) fn new(pieces: Vec<(u64, u64)>, real_size: u64, content: u64) -> Result<Self, EntryProblem> {
+    pub(super) fn new(pieces: Vec<Piece>, real_size: u64, content: u64) -> Result<Self, EntryProblem> {
         let (mut end, mut sum) = (0, 0_u64);
         for &(offset, length) in &pieces {
             let piece_end = offset.checked_add(length).filter(|&e| offset >= end && e <= real_size);
@@ -30,13 +33,13 @@ impl Sparse {
     }
 
     /// Offset and length of each piece.
-    pub fn pieces(&self) -> &[(u64, u64)] {
+    pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 }
 
 /// Appends the pieces of a GNU header; unused slots are zero.
-pub(super) fn append_gnu(into: &mut Vec<(u64, u64)>, slots: &[GnuSparseHeader]) -> Result<(), EntryProblem> {
+pub(super) fn append_gnu(into: &mut Vec<Piece>, slots: &[GnuSparseHeader]) -> Result<(), EntryProblem> {
     for slot in slots.iter().filter(|slot| slot.offset[0] != 0 && slot.numbytes[0] != 0) {
         if into.len() >= MAX_SPARSE_PIECES {
             return Err(EntryProblem::Limit {

@@ -38,7 +38,7 @@ use rustix::io::Errno;
 use super::entries::{Entries, Entry, Kind, refuse};
 use super::limits::{Limits, MAX_DEFERRED};
 use super::path::{clean, clean_link, join, split};
-use super::pax::Time;
+use super::pax::{Time, Xattr};
 use super::sparse::Sparse;
 use super::tree::{Lookup, Tree, io};
 use super::whiteout::{self, Mark, OverlayXattr};
@@ -135,7 +135,7 @@ pub struct Unpacked {
 pub fn unpack(archive: impl Read, into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
     let mut unpacker = Unpacker::new(into, options)?;
     let mut entries = Entries::new(archive);
-    while let Some(mut entry) = entries.next()? {
+    while let Some(mut entry) = entries.next_entry()? {
         unpacker.count(&entry)?;
         let path = std::mem::take(&mut entry.path);
         match unpacker.entry(&path, entry, &mut entries) {
@@ -163,7 +163,7 @@ struct Meta {
     uid: u32,
     gid: u32,
     mtime: Time,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Vec<Xattr>,
 }
 
 impl Meta {
@@ -315,10 +315,10 @@ impl<'a> Unpacker<'a> {
             Kind::Fifo => self.node(&path, &meta, FileType::Fifo, 0, 0)?,
             Kind::CharDevice(0, 0) => return Err(EntryProblem::WhiteoutDevice.into()),
             Kind::CharDevice(major, minor) => {
-                self.node(&path, &meta, FileType::CharacterDevice, major, minor)?
+                self.node(&path, &meta, FileType::CharacterDevice, major, minor)?;
             }
             Kind::BlockDevice(major, minor) => {
-                self.node(&path, &meta, FileType::BlockDevice, major, minor)?
+                self.node(&path, &meta, FileType::BlockDevice, major, minor)?;
             }
         }
         Ok(())
@@ -364,7 +364,7 @@ impl<'a> Unpacker<'a> {
                     self.make_directories(named)?;
                     return Ok(name.to_vec());
                 }
-                Lookup::NotDirectory => return Err(self.not_directory(named)),
+                Lookup::NotDirectory => return Err(not_directory(named)),
                 Lookup::Link => {}
             }
         }
@@ -380,16 +380,12 @@ impl<'a> Unpacker<'a> {
         Ok(join(&parent, base))
     }
 
-    fn not_directory(&self, path: &[u8]) -> EntryProblem {
-        EntryProblem::Parent(String::from_utf8_lossy(path).into_owned())
-    }
-
     /// Makes a canonical path the current directory.
     fn enter_or_make(&mut self, path: &[u8]) -> Result<(), EntryProblem> {
         match self.tree.enter(path)? {
             Lookup::Open => Ok(()),
             Lookup::Missing => self.make_directories(path),
-            Lookup::NotDirectory | Lookup::Link => Err(self.not_directory(path)),
+            Lookup::NotDirectory | Lookup::Link => Err(not_directory(path)),
         }
     }
 
@@ -405,7 +401,7 @@ impl<'a> Unpacker<'a> {
             let made = Mode::from_raw_mode(0o755);
             match rustix::fs::mkdirat(self.tree.current(), split(directory).1, made) {
                 Ok(()) => {}
-                Err(Errno::EXIST) => return Err(self.not_directory(directory)),
+                Err(Errno::EXIST) => return Err(not_directory(directory)),
                 Err(error) => return Err(io("make a directory above it")(error)),
             }
             self.defer(directory.len() + DIRECTORY_COST)?;
@@ -687,7 +683,7 @@ impl<'a> Unpacker<'a> {
         let (parent, base) = split(path);
         let base = if path.is_empty() { b"." } else { base };
         if self.tree.enter(parent)? != Lookup::Open {
-            return Err(self.not_directory(parent));
+            return Err(not_directory(parent));
         }
         if directory.meta.is_none() {
             self.report.implicit_directories += u64::from(!path.is_empty());
@@ -729,6 +725,10 @@ impl<'a> Unpacker<'a> {
         rustix::fs::utimensat(self.tree.current(), base, &meta.times(), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(io("set the time"))
     }
+}
+
+fn not_directory(path: &[u8]) -> EntryProblem {
+    EntryProblem::Parent(String::from_utf8_lossy(path).into_owned())
 }
 
 fn owner(meta: &Meta) -> impl FnOnce(Errno) -> EntryProblem {
