@@ -58,7 +58,7 @@ impl Members {
         }
         let mut entries = Entries::new(decoder(std::io::Cursor::new(magic).chain(input), None)?);
         let mut members = Self::default();
-        while let Some(entry) = entries.next()? {
+        while let Some(entry) = entries.next_entry()? {
             let name = String::from_utf8_lossy(&entry.path).into_owned();
             let path = clean("", &name).ok_or_else(|| refused(&name, "leads out of it"))?;
             if members.names.len() >= MAX_MEMBERS {
