@@ -48,9 +48,9 @@ fn main() -> std::process::ExitCode {
 
 fn run() -> Result<u8, Error> {
     let mut options = parse();
-    let entered = rootless::enter()?;
+    rootless::enter()?;
     let (spec, container): (Spec, fn(Container) -> Container) = if options.rootfs.is_some() {
-        (specification(&options, entered.is_some()), |container| container)
+        (specification(&options), |container| container)
     } else {
         let bundle = Path::new(options.command.first().map_or(".", String::as_str));
         let spec = Spec::load(bundle.join("config.json"))
@@ -97,18 +97,12 @@ fn run() -> Result<u8, Error> {
     Ok(u8::try_from(status.code()).unwrap_or(125))
 }
 
-fn specification(options: &Options, rootless: bool) -> Spec {
-    let map = if rootless {
-        IdMap::from_kernel(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default())
-            .ranges()
-            .iter()
-            .map(|range| range.inside + range.count)
-            .max()
-            .and_then(|count| IdMap::single(0, 0, count).ok())
-    } else {
-        IdMap::single(0, 1_000_000, 65536).ok()
+fn specification(options: &Options) -> Spec {
+    let maps = match rootless::nested_maps() {
+        _ if options.host_ids => None,
+        Ok(Some(maps)) => Some(maps),
+        _ => IdMap::single(0, 1_000_000, 65536).ok().map(|map| (map.clone(), map)),
     };
-    let maps = if options.host_ids { None } else { map.map(|map| (map.clone(), map)) };
     let defaults = Defaults {
         maps,
         own_network: !options.host_network,

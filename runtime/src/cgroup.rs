@@ -69,6 +69,98 @@ impl Cgroup {
         }
     }
 
+    /// The control groups of a container that was made earlier, by the path that
+    /// [`create`](Self::create) was given: those of its directories that exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let hierarchies = Hierarchies::detect()?;
+        let path: PathBuf = crate::mounts::clean(path).strip_prefix("/").unwrap_or(path).to_owned();
+        let mut cgroup = Self { path, unified: None, legacy: Vec::new() };
+        if cgroup.path.as_os_str().is_empty() {
+            return Ok(cgroup);
+        }
+        if let Some(root) = hierarchies.unified() {
+            let directory = root.join(&cgroup.path);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Ok(fd) = rustix::fs::open(&directory, flags, Mode::empty()) {
+                cgroup.unified = Some((directory, fd));
+            }
+        }
+        for (_, root) in hierarchies.all_legacy() {
+            let directory = root.join(&cgroup.path);
+            if directory.is_dir() {
+                cgroup.legacy.push(directory);
+            }
+        }
+        Ok(cgroup)
+    }
+
+    /// The processes in it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        match self.directories().next() {
+            None => Ok(Vec::new()),
+            Some(directory) => processes(directory)
+                .map_err(Error::io("read the processes of", directory.display().to_string())),
+        }
+    }
+
+    /// Stops all its processes where they are, or lets them go on.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without a freezer on this host.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let legacy = || self.legacy.iter().find(|directory| directory.join("freezer.state").exists());
+        let (file, value) = match (&self.unified, legacy()) {
+            (Some((directory, _)), _) => (directory.join("cgroup.freeze"), if frozen { "1" } else { "0" }),
+            (None, Some(directory)) => {
+                (directory.join("freezer.state"), if frozen { "FROZEN" } else { "THAWED" })
+            }
+            (None, None) => {
+                return Err(Error::unsupported(
+                    "pausing",
+                    "the container has no control group with a freezer",
+                ));
+            }
+        };
+        write(&file, value.as_bytes()).map_err(Error::io("write", file.display().to_string()))
+    }
+
+    /// Whether its processes are stopped.
+    pub fn is_frozen(&self) -> bool {
+        self.directories().any(|directory| {
+            let read = |file| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+            read("cgroup.freeze").trim() == "1"
+                || matches!(read("freezer.state").trim(), "FROZEN" | "FREEZING")
+        })
+    }
+
+    /// Kills all its processes.
+    pub fn kill_all(&self) {
+        for directory in self.directories() {
+            kill_all(directory);
+        }
+    }
+
+    /// Sets further limits.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn update(&mut self, resources: &LinuxResources) -> Result<()> {
+        let hierarchies = Hierarchies::detect()?;
+        let limits = limits(resources, hierarchies.is_unified())?;
+        self.fill(&hierarchies, &limits)
+    }
+
+    /// One of its statistics or limit files, from whichever tree has it.
+    pub fn read(&self, file: &str) -> Option<String> {
+        self.directories().find_map(|directory| std::fs::read_to_string(directory.join(file)).ok())
+    }
+
     fn fill(&mut self, hierarchies: &Hierarchies, limits: &[Limit]) -> Result<()> {
         if let Some(root) = hierarchies.unified() {
             if hierarchies.is_unified() {
@@ -154,6 +246,34 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Moves `pid` into the groups that `target` is in, where they are not its own.
+pub(crate) fn join_like(pid: Pid, target: Pid) -> Result<()> {
+    let read = |who: &str| {
+        let path = format!("/proc/{who}/cgroup");
+        std::fs::read_to_string(&path).map_err(Error::io("read", path))
+    };
+    let (own, wanted) = (read("self")?, read(&target.as_raw_nonzero().to_string())?);
+    if own == wanted {
+        return Ok(());
+    }
+    let hierarchies = Hierarchies::detect()?;
+    for line in wanted.lines().filter(|line| !own.lines().any(|own| own == *line)) {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let root = if controllers.is_empty() {
+            hierarchies.unified()
+        } else {
+            hierarchies.all_legacy().find(|(name, _)| *name == controllers).map(|(_, root)| root)
+        };
+        let Some(root) = root else { continue };
+        let directory =
+            root.join(crate::mounts::clean(Path::new(path)).strip_prefix("/").unwrap_or(Path::new("")));
+        write(&directory.join("cgroup.procs"), pid.as_raw_nonzero().to_string().as_bytes())
+            .map_err(Error::io("join the control group", directory.display().to_string()))?;
+    }
+    Ok(())
 }
 
 fn denied(error: &Error) -> bool {

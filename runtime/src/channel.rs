@@ -10,6 +10,8 @@
 //!  child → parent   P  +fd       the terminal's master side
 //!                   N  +fd       the seccomp notification descriptor
 //!                   H            mounts are in place: time for the hooks
+//!                   I  +fd       pid and pidfd of a process in the container
+//!                   C            created: it waits for the start
 //!                   E  json      a report; the child ends
 //!  end of file                   the program runs (all is close-on-exec)
 //! ```
@@ -37,6 +39,8 @@ pub(crate) const GO: u8 = b'G';
 pub(crate) const PTY: u8 = b'P';
 pub(crate) const NOTIFY: u8 = b'N';
 pub(crate) const HOOKS: u8 = b'H';
+pub(crate) const CHILD: u8 = b'I';
+pub(crate) const CREATED: u8 = b'C';
 pub(crate) const REPORT: u8 = b'E';
 
 /// One end.
@@ -80,6 +84,10 @@ impl Channel {
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(a), Self(b)))
+    }
+
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
     }
 
     pub(crate) fn send(&self, kind: u8, body: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {

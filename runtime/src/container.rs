@@ -13,8 +13,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
 
 use crate::cgroup::Cgroup;
-use crate::channel::{Channel, GO, HOOKS, MAPPED, NOTIFY, PTY, REPORT, ROOT, Report};
+use crate::channel::{CREATED, Channel, GO, HOOKS, MAPPED, NOTIFY, PTY, REPORT, ROOT, Report};
 use crate::error::{Error, Result};
+use crate::hooks::{HookStage, Hooks, Status};
 use crate::init::{self, Init, RootSource, Streams};
 use crate::mounts::Source;
 use crate::plan::Plan;
@@ -121,6 +122,7 @@ pub struct Container {
     preserved: u32,
     cgroup: Option<Cgroup>,
     on_created: Option<CreatedCallback>,
+    gate: Option<OwnedFd>,
 }
 
 impl fmt::Debug for Container {
@@ -144,6 +146,7 @@ impl Container {
             preserved: 0,
             cgroup: None,
             on_created: None,
+            gate: None,
         }
     }
 
@@ -208,6 +211,15 @@ impl Container {
         self
     }
 
+    /// The program starts only when somebody connects to this listening socket
+    /// (`SOCK_SEQPACKET`) and sends `G`; until then the container is "created".
+    /// Reports of a start that failed go over that connection.
+    #[must_use]
+    pub(crate) fn gate(mut self, gate: OwnedFd) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
     /// Called by the parent once all namespaces exist and before the program
     /// starts: the time to give the network namespace its interfaces.
     #[must_use]
@@ -247,6 +259,7 @@ impl Container {
             Rootfs::Path(path) => (open_root(path)?, None),
             Rootfs::Mount(callback) => (RootSource::Sent, Some(callback)),
         };
+        let hooks = Hooks::of(&self.id, &self.bundle, &self.spec);
         let streams = match std::mem::take(&mut self.stdio) {
             Stdio::Inherit => Streams::Inherit,
             Stdio::Given(fds) => Streams::Given(fds),
@@ -269,6 +282,8 @@ impl Container {
             die_with_parent: self.die_with_parent,
             late_cgroup_namespace,
             preserved: self.preserved,
+            gate: self.gate.take(),
+            hooks: hooks.clone(),
         };
         let cgroup_dir = self.cgroup.as_ref().and_then(Cgroup::clone_into);
         let clone =
@@ -284,10 +299,12 @@ impl Container {
         let mut guard = Guard { child: Some(child), cgroup: self.cgroup.take() };
         let outcome = set_up(&plan, &mut guard, &ours, callback, self.on_created.take());
         // The error that the child reports explains the parent's broken pipe.
-        let attachments = match outcome.and_then(|()| converse(&ours)) {
-            Ok(attachments) => attachments,
-            Err(error) => return Err(guard.explain(&ours, error)),
-        };
+        let pid = guard.child.as_ref().map_or(0, |child| child.pid.as_raw_nonzero().get());
+        let attachments =
+            match outcome.and_then(|()| converse(&ours, hooks.as_ref().map(|hooks| (hooks, pid)))) {
+                Ok(attachments) => attachments,
+                Err(error) => return Err(guard.explain(&ours, error)),
+            };
         let Some(child) = guard.child.take() else {
             return Err(Error::NotFound { what: "the container's first process".into() });
         };
@@ -457,7 +474,8 @@ fn set_up(
     };
     shift_mounts(plan, user_namespace.as_ref())?;
     let broken = |what| Error::io("talk to", what);
-    channel.send(MAPPED, &[], None).map_err(broken("the container's first process"))?;
+    let pid = child.pid.as_raw_nonzero().get().to_ne_bytes();
+    channel.send(MAPPED, &pid, None).map_err(broken("the container's first process"))?;
     if let Some(callback) = on_created {
         let created = Created {
             pid: child.pid,
@@ -549,21 +567,29 @@ fn shift_mounts(plan: &Plan, user_namespace: Option<&OwnedFd>) -> Result<()> {
 }
 
 /// What the child hands over before it becomes the program.
-#[derive(Default)]
-struct Attachments {
-    pty: Option<OwnedFd>,
-    notify: Option<OwnedFd>,
+#[derive(Debug, Default)]
+pub(crate) struct Attachments {
+    pub(crate) pty: Option<OwnedFd>,
+    pub(crate) notify: Option<OwnedFd>,
 }
 
-/// Listens until the program runs or a report comes.
-fn converse(channel: &Channel) -> Result<Attachments> {
+/// Listens until the program runs, waits for its start, or a report comes; runs
+/// the caller's hooks when it is their time.
+pub(crate) fn converse(channel: &Channel, hooks: Option<(&Hooks, i32)>) -> Result<Attachments> {
     let mut attachments = Attachments::default();
     let broken = || Error::io("talk to", "the container's first process");
     while let Some(message) = channel.receive().map_err(broken())? {
         match message.kind {
             PTY => attachments.pty = message.fd,
             NOTIFY => attachments.notify = message.fd,
-            HOOKS => channel.send(GO, &[], None).map_err(broken())?,
+            CREATED => return Ok(attachments),
+            HOOKS => {
+                if let Some((hooks, pid)) = hooks {
+                    hooks.run(HookStage::Prestart, pid, Status::Creating)?;
+                    hooks.run(HookStage::CreateRuntime, pid, Status::Creating)?;
+                }
+                channel.send(GO, &[], None).map_err(broken())?;
+            }
             REPORT => {
                 let report: Report = serde_json::from_slice(&message.body)
                     .map_err(|error| broken()(io::Error::from(error)))?;

@@ -14,18 +14,19 @@ mod terminal;
 use std::ffi::CString;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use onggi_sys::clone::{Namespaces, SingleThreaded, enter, unshare};
+use onggi_sys::clone::{Namespaces, SingleThreaded, enter, enter_all, unshare};
 use onggi_sys::mount::{Change, Propagation};
 use onggi_sys::path::Root;
 use rustix::fs::CWD;
 use rustix::process::DumpableBehavior;
 
-use crate::channel::{Channel, MAPPED, Report};
+use crate::channel::{CREATED, Channel, GO, HOOKS, MAPPED, Report};
 use crate::container::WindowSize;
-use crate::error::Stage;
+use crate::error::{Error, Stage};
+use crate::hooks::{HookStage, Hooks, Status};
 use crate::plan::{Plan, ProcessPlan};
 
 /// Result of a step.
@@ -77,14 +78,18 @@ pub(crate) struct Init<'a> {
     pub(crate) late_cgroup_namespace: bool,
     /// Descriptors from 3 up that the program inherits.
     pub(crate) preserved: u32,
+    /// A listening socket: somebody connects when the program is to start.
+    pub(crate) gate: Option<OwnedFd>,
+    /// Hooks that run in the container, and the state that they read.
+    pub(crate) hooks: Option<Hooks>,
 }
 
 /// Runs in the child; its value is the exit status of the child where the program
 /// could not be started, or of the program where there is a reaper.
 pub(crate) fn run(init: Init<'_>, channel: Channel, single: SingleThreaded) -> i32 {
     // Not closed here: the process ends, and a reaper has closed it already.
-    let channel = ManuallyDrop::new(channel);
-    match steps(init, &channel, single) {
+    let mut channel = ManuallyDrop::new(channel);
+    match steps(init, &mut channel, single) {
         Ok(status) => status,
         Err(report) => {
             channel.report(&report);
@@ -93,11 +98,22 @@ pub(crate) fn run(init: Init<'_>, channel: Channel, single: SingleThreaded) -> i
     }
 }
 
-fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32> {
-    let Init { plan, root, streams, with_reaper, die_with_parent, late_cgroup_namespace, preserved } = init;
+fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<i32> {
+    let Init {
+        plan,
+        root,
+        streams,
+        with_reaper,
+        die_with_parent,
+        late_cgroup_namespace,
+        preserved,
+        gate,
+        hooks,
+    } = init;
     // Directories and nodes get the modes that are asked for.
     rustix::process::umask(rustix::fs::Mode::empty());
-    channel.expect(MAPPED).map_err(failed(Stage::Handshake, ""))?;
+    let mapped = channel.expect(MAPPED).map_err(failed(Stage::Handshake, ""))?;
+    let host_pid = <[u8; 4]>::try_from(mapped.body.as_slice()).map_or(0, i32::from_ne_bytes);
     identity::container_root(plan)?;
     // From here on nobody in the container may look into this process or at its
     // executable through /proc.
@@ -115,6 +131,12 @@ fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32>
     rootfs::attach(plan, &root, made)?;
     let null = devices::populate(plan, &root)?;
     set_names(plan)?;
+    if let Some(hooks) = &hooks {
+        // The caller's hooks run on the caller's side, then those that run here.
+        channel.send(HOOKS, &[], None).map_err(failed(Stage::Handshake, ""))?;
+        channel.expect(GO).map_err(failed(Stage::Handshake, ""))?;
+        hooks.run(HookStage::CreateContainer, host_pid, Status::Creating).map_err(hook_report)?;
+    }
     rootfs::enter(&root, plan)?;
     drop(root);
 
@@ -144,6 +166,13 @@ fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32>
     let controlling = terminal.is_some();
     drop(terminal);
     drop(root);
+    if let Some(gate) = gate {
+        channel.send(CREATED, &[], None).map_err(failed(Stage::Handshake, ""))?;
+        *channel = wait_for_start(&gate)?;
+    }
+    if let Some(hooks) = &hooks {
+        hooks.run(HookStage::StartContainer, host_pid, Status::Created).map_err(hook_report)?;
+    }
     identity::become_user(&plan.process, channel, plan.has_user_namespace())?;
     if !cwd_done {
         enter_cwd(&plan.process)?;
@@ -160,6 +189,84 @@ fn steps(init: Init<'_>, channel: &Channel, single: SingleThreaded) -> Step<i32>
     } else {
         Err(program::become_it(process, controlling, preserved))
     }
+}
+
+/// Waits until somebody connects; the connection takes the reports from then on.
+fn wait_for_start(gate: &OwnedFd) -> Step<Channel> {
+    use rustix::net::{SocketFlags, accept_with};
+    let connection = loop {
+        match accept_with(gate, SocketFlags::CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other.map_err(failed(Stage::Handshake, ""))?,
+        }
+    };
+    let channel = Channel::from_fd(connection);
+    channel.expect(GO).map_err(failed(Stage::Handshake, ""))?;
+    Ok(channel)
+}
+
+fn hook_report(error: Error) -> Report {
+    match error {
+        Error::Hook { stage, path, why } => Report::Hook { stage: stage.to_owned(), path, why },
+        other => failed(Stage::Hook, other.to_string())(io::Error::from(io::ErrorKind::Other)),
+    }
+}
+
+/// In a helper: enters a running container.
+pub(crate) fn join(process: BorrowedFd<'_>, namespaces: Namespaces, user: bool) -> Step<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(failed(Stage::Identity, ""))?;
+    if !namespaces.is_empty() {
+        enter_all(process, namespaces).map_err(failed(Stage::JoinNamespace, "of the container"))?;
+    }
+    if user {
+        identity::joined_root();
+    }
+    Ok(())
+}
+
+/// In a process that joined a container: becomes the program.
+pub(crate) fn run_process(
+    process: &ProcessPlan,
+    channel: &Channel,
+    streams: Streams,
+    size: Option<WindowSize>,
+    preserved: u32,
+    user: bool,
+) -> Report {
+    match joined_steps(process, channel, streams, size, user) {
+        Ok(()) => program::become_it(process, size.is_some(), preserved),
+        Err(report) => report,
+    }
+}
+
+fn joined_steps(
+    process: &ProcessPlan,
+    channel: &Channel,
+    streams: Streams,
+    size: Option<WindowSize>,
+    user: bool,
+) -> Step<()> {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let root =
+        rustix::fs::open("/", flags, rustix::fs::Mode::empty()).map_err(failed(Stage::PivotRoot, "/"))?;
+    let inside = Root::new(root.as_fd());
+    let terminal = match size {
+        Some(size) => Some(
+            terminal::make(&inside, process, size, channel)
+                .map_err(failed(Stage::Terminal, "/dev/pts/ptmx"))?,
+        ),
+        None => None,
+    };
+    let cwd_done = prepare_cwd(&inside, process)?;
+    terminal::connect(streams, terminal.as_ref())?;
+    drop(root);
+    identity::become_user(process, channel, user)?;
+    if !cwd_done {
+        enter_cwd(process)?;
+    }
+    check_cwd(process)
 }
 
 /// Nothing that is mounted here may travel to the host. Copies of mounts that a

@@ -32,9 +32,11 @@ mod channel;
 mod container;
 mod defaults;
 mod error;
-
+mod exec;
+mod hooks;
 mod init;
 mod mounts;
+pub mod oci;
 mod plan;
 mod process;
 pub mod rootless;
@@ -44,6 +46,6 @@ mod shield;
 pub use container::{Container, Created, MountCallback, Rootfs, SeccompSource, Stdio, WindowSize};
 pub use defaults::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Defaults, default_spec};
 pub use error::{Error, ExecProblem, Result, Stage};
-
+pub use exec::Exec;
 pub use process::{ExitStatus, Foreground, Process};
 pub use shield::shield;

@@ -117,6 +117,31 @@ pub fn enter() -> Result<Option<Entered>> {
     Ok(Some(entered))
 }
 
+/// The identity maps of all ids that the caller's user namespace has: what a
+/// container of a caller who is inside one gets. `None` in the host's own user
+/// namespace, where a range must be chosen.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn nested_maps() -> Result<Option<(IdMap, IdMap)>> {
+    let read = |name: &str| -> Result<IdMap> {
+        let path = format!("/proc/self/{name}");
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", path))?;
+        Ok(IdMap::from_kernel(&text))
+    };
+    let (uids, gids) = (read("uid_map")?, read("gid_map")?);
+    if uids.ranges().iter().any(|range| range.count == u32::MAX) {
+        return Ok(None);
+    }
+    let identity = |map: &IdMap| {
+        let ranges = map.ranges().iter();
+        let ranges =
+            ranges.map(|range| Range { inside: range.inside, outside: range.inside, count: range.count });
+        IdMap::new(ranges.collect()).map_err(|why| Error::invalid("the own id map", why.to_string()))
+    };
+    Ok(Some((identity(&uids)?, identity(&gids)?)))
+}
+
 fn forbidden(error: io::Error) -> Error {
     match error.raw_os_error() {
         // EPERM, ENOSPC: switched off by a sysctl, a limit or a security module.

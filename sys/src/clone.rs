@@ -114,7 +114,18 @@ impl Clone3<'_> {
     /// namespaces that the caller may not make and `ENOSPC` where a limit of
     /// `/proc/sys/user` is reached.
     pub fn run(&self, body: impl FnOnce(SingleThreaded) -> i32) -> io::Result<Child> {
-        let single = SingleThreaded::check()?;
+        self.run_single(SingleThreaded::check()?, body)
+    }
+
+    /// As [`run`](Self::run), by somebody who knows already.
+    ///
+    /// # Errors
+    /// What `clone3(2)` says.
+    pub fn run_single(
+        &self,
+        single: SingleThreaded,
+        body: impl FnOnce(SingleThreaded) -> i32,
+    ) -> io::Result<Child> {
         let mut pidfd: RawFd = -1;
         let mut args = CloneArgs {
             flags: self.namespaces.0 | CLONE_PIDFD,
@@ -205,6 +216,15 @@ pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Enters these namespaces of the process behind a pidfd, all at once; a pid
+/// namespace is for the children.
+///
+/// # Errors
+/// What `setns(2)` says; `EINVAL` for one that the caller is in already.
+pub fn enter_all(process: BorrowedFd<'_>, kinds: Namespaces) -> io::Result<()> {
+    enter(process, kinds)
 }
 
 /// Enters the namespace behind `namespace` (an open `/proc/PID/ns/…` or a bind

@@ -23,6 +23,12 @@ pub(super) fn container_root(plan: &Plan) -> Step<()> {
     set_ids(id(uids), id(gids)).map_err(failed(Stage::Identity, ""))
 }
 
+/// In a joined user namespace: its root, if it has one; what follows needs ids
+/// that exist there.
+pub(super) fn joined_root() {
+    let _ = set_ids(0, 0);
+}
+
 fn set_ids(uid: u32, gid: u32) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     set_thread_res_gid(gid, gid, gid)?;

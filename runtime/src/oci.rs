@@ -1,0 +1,45 @@
+//! The OCI runtime interface: containers whose state survives between commands.
+//!
+//! ```text
+//!  ROOT/ID/config.json   the bundle's specification as it was at `create`
+//!          state.json    id, first process and when that started, cgroup
+//!          start.sock    `start` connects here; gone once it has
+//! ```
+//!
+//! The status is not stored: it follows from whether the first process lives,
+//! whether the socket is there, and whether the cgroup is frozen.
+
+mod exec;
+mod facts;
+mod lifecycle;
+mod record;
+
+use std::path::{Path, PathBuf};
+
+pub use exec::ExecOptions;
+pub use facts::{bundle_spec, features};
+pub use lifecycle::CreateOptions;
+pub use record::Listed;
+
+pub use crate::hooks::{State, Status};
+
+/// Where root keeps its containers if nothing else is said.
+pub const DEFAULT_ROOT: &str = "/run/onggi/oci";
+
+/// The containers of one root directory.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    root: PathBuf,
+}
+
+impl Runtime {
+    /// The containers below `root`, which is made when the first one is.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
