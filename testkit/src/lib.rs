@@ -18,17 +18,7 @@ pub use http::Record;
 pub use image::{ImageMaker, TestImage};
 pub use registry::{Auth, Fault, Registry};
 
-/// Whether the programs that a test needs are installed. If one is not, says which, for the count of
-/// skipped tests; under `CI=true` that is a failure.
+/// Whether the programs that a test needs are installed; see [`needs`] for what happens if one is not.
 pub fn has_programs(programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = |program: &str| {
-        std::env::split_paths(&path)
-            .chain(["/usr/sbin".into(), "/sbin".into()])
-            .any(|dir| dir.join(program).is_file())
-    };
-    let Some(missing) = programs.iter().find(|program| !installed(program)) else { return true };
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{missing} is not installed, and CI=true");
-    eprintln!("SKIPPED: {missing} is not installed");
-    false
+    needs::programs(programs) == needs::Need::Met
 }

@@ -58,7 +58,6 @@ pub fn root() -> Need {
 ///
 /// # Panics
 /// Under `CI=true`.
-#[expect(clippy::print_stderr, reason = "this is what a person who runs the tests has to read")]
 pub fn missing(what: &str) -> Need {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("?");
