@@ -157,7 +157,7 @@ mod tests {
             (r#"{"details":"incorrect username or password"}"#, "incorrect username or password"),
             ("unauthorized\n", "unauthorized"),
             ("<html><body>502</body></html>", ""),
-            ("a\x1b[31mred\x07", "a [31mred"),
+            ("a\x1b[31mred\x07!", "a [31mred !"),
             ("", ""),
         ];
         for (body, expected) in cases {

@@ -289,23 +289,20 @@ impl Endpoint {
         }
         let credentials = self.credentials(repository).await?;
         let same = known.values().find(|other| other.credentials() == credentials.as_ref());
-        let authenticator = match same {
-            Some(other) => Arc::clone(other),
-            None => {
-                let name = self.host.authority.clone();
-                Arc::new(Authenticator::new(name, self.host.own_names, credentials))
-            }
-        };
+        let authenticator = same.cloned().unwrap_or_else(|| {
+            let name = self.host.authority.clone();
+            Arc::new(Authenticator::new(name, self.host.own_names, credentials))
+        });
         known.insert(repository.to_owned(), Arc::clone(&authenticator));
         Ok(authenticator)
     }
 
     async fn credentials(&self, repository: &str) -> Result<Option<Credentials>> {
         let options = &self.transport.options;
-        if let Some((registry, credentials)) = &options.credentials {
-            if *registry == self.credential_name {
-                return Ok(Some(credentials.clone()));
-            }
+        if let Some((registry, credentials)) = &options.credentials
+            && *registry == self.credential_name
+        {
+            return Ok(Some(credentials.clone()));
         }
         if options.auth_file.is_none() && options.docker_config.is_none() {
             return Ok(None);
@@ -317,7 +314,7 @@ impl Endpoint {
         let (name, repository) = (self.credential_name.clone(), repository.to_owned());
         // A helper may ask its user for a passphrase.
         let found = tokio::task::spawn_blocking(move || store.find(&name, &repository)).await;
-        found.unwrap_or_else(|_| Ok(None))
+        found.unwrap_or(Ok(None))
     }
 
     /// The error that an answer stands for.

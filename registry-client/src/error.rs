@@ -284,9 +284,11 @@ impl Error {
     /// A failure of the line, not of the request: the same request may well succeed in a moment.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Stalled { .. } | Self::Interrupted { .. } | Self::Unreachable { .. } => true,
+            Self::Stalled { .. }
+            | Self::Interrupted { .. }
+            | Self::Unreachable { .. }
+            | Self::RateLimited { .. } => true,
             Self::Registry { status, .. } => *status >= 500 || *status == 408,
-            Self::RateLimited { .. } => true,
             _ => false,
         }
     }

@@ -96,7 +96,7 @@ impl Default for RetryPolicy {
             retries: 5,
             base: Duration::from_millis(300),
             cap: Duration::from_secs(10),
-            retry_after_cap: Duration::from_secs(60),
+            retry_after_cap: Duration::from_mins(1),
         }
     }
 }
@@ -119,8 +119,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
-            response: Duration::from_secs(60),
-            commit: Duration::from_secs(600),
+            response: Duration::from_mins(1),
+            commit: Duration::from_mins(10),
             stall: Duration::from_secs(30),
         }
     }

@@ -41,7 +41,7 @@ impl Backoff {
             Some(time) => Some(time + jitter(self.policy.base)),
             None => {
                 let time = doubled.min(self.policy.cap);
-                Some(time - jitter(time / 2))
+                Some(time.saturating_sub(jitter(time / 2)))
             }
         }
     }

@@ -64,7 +64,7 @@ impl Authorities {
     }
 
     /// A configuration that trusts nobody.
-    pub(crate) fn none(&self) -> Result<ClientConfig> {
+    pub(crate) fn none() -> Result<ClientConfig> {
         Ok(versions(Arc::new(ring::default_provider()))?
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth())

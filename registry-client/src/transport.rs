@@ -78,7 +78,7 @@ impl Transport {
     fn build(&self, pool: &Pool) -> Result<Client> {
         let tls = match pool {
             // Never used; without it reqwest would look for a verifier of the platform.
-            Pool::Plain => self.authorities.none()?,
+            Pool::Plain => Authorities::none()?,
             Pool::Secure(settings) => self.authorities.client(settings)?,
         };
         let options = &self.options;

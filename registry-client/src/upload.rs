@@ -309,13 +309,13 @@ impl Sender {
             if self.exists(&descriptor.digest).await {
                 return Ok(());
             }
-            if let Ok(have) = self.status(&mut session).await {
-                if have <= descriptor.size {
-                    if have > offset {
-                        backoff.progressed();
-                    }
-                    present = Some((session, have));
+            if let Ok(have) = self.status(&mut session).await
+                && have <= descriptor.size
+            {
+                if have > offset {
+                    backoff.progressed();
                 }
+                present = Some((session, have));
             }
         }
     }

@@ -92,9 +92,9 @@ async fn a_blob_through_every_fault() {
         let client = client();
         client.resolve(&reference).await.unwrap();
         if times == always {
-            registry.always(fault.clone())
+            registry.always(fault.clone());
         } else {
-            registry.times(fault.clone(), times)
+            registry.times(fault.clone(), times);
         }
         let (descriptor, bytes) = image.blobs().nth(2).unwrap();
         let start = Instant::now();
@@ -371,6 +371,36 @@ async fn hosts_that_cannot_be_spoken_to() {
     let port = registry.address().rsplit_once(':').unwrap().1.to_owned();
     let local: Reference = format!("localhost:{port}/team/app:v1").parse().unwrap();
     client().resolve(&local).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_for_all_but_loopback_and_exceptions() {
+    let proxy = Registry::start(Auth::Open);
+    let certs = tempfile::tempdir().unwrap();
+    for name in ["far.invalid", "near.invalid"] {
+        std::fs::create_dir(certs.path().join(name)).unwrap();
+        std::fs::write(certs.path().join(name).join("hosts.toml"), format!("server = \"http://{name}\"")).unwrap();
+    }
+    let proxied = onggi_registry_client::ProxyOptions {
+        http: Some(proxy.address()),
+        https: Some(proxy.address()),
+        no_proxy: Some("near.invalid".into()),
+    };
+    let options = Options { proxy: proxied, certs_dirs: vec![certs.path().to_owned()], ..options() };
+    let client = Client::new(options).unwrap();
+    let through: Reference = "far.invalid/x:y".parse().unwrap();
+    assert_eq!(client.resolve(&through).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(proxy.count("GET", "http://far.invalid/v2/x/manifests/y"), 1);
+    proxy.clear_requests();
+    let around: Reference = "near.invalid/x:y".parse().unwrap();
+    client.resolve(&around).await.unwrap_err();
+    let (_registry, _, local) = loaded(Auth::Open);
+    client.resolve(&local).await.unwrap();
+    assert!(proxy.requests().is_empty());
+    // HTTPS goes by CONNECT, under the name it is meant for.
+    let secure: Reference = "secure.invalid/x:y".parse().unwrap();
+    client.resolve(&secure).await.unwrap_err();
+    assert_eq!(proxy.count("CONNECT", "secure.invalid:443"), 1);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use onggi_oci::{Manifest, Reference};
 use onggi_registry_client::{Client, Credentials, Error, Options, Pushed, UploadOptions};
-use onggi_testkit::{DockerRegistry, ImageMaker, Security, TestImage, has_programs};
+use onggi_testkit::{DockerRegistry, ImageMaker, Security, TestImage, needs};
 use setup::{fetch, options};
 
 fn image() -> TestImage {
@@ -108,6 +108,18 @@ async fn registry_with_tls_and_password() {
 }
 
 #[tokio::test]
+async fn registry_that_wants_a_certificate() {
+    let Some(registry) = DockerRegistry::start(Security::MutualTls) else { return };
+    let (image, to) = (image(), format!("{}/team/app:v1", registry.address()).parse::<Reference>().unwrap());
+    let trusting = |certs| Client::new(Options { certs_dirs: vec![certs], ..options() }).unwrap();
+    let error = trusting(registry.certs_dir()).resolve(&to).await.unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("certificate"), "{error:?}");
+    let client = trusting(registry.certs_dir_with_identity());
+    push(&client, &to, &image, &[]).await;
+    pull(&client, &to, &image).await;
+}
+
+#[tokio::test]
 async fn https_where_only_http_is_spoken() {
     let Some(registry) = DockerRegistry::start(Security::Plain) else { return };
     let certs = tempfile::tempdir().unwrap();
@@ -122,7 +134,7 @@ async fn https_where_only_http_is_spoken() {
 
 #[tokio::test]
 async fn skopeo_takes_ours_and_we_take_skopeos() {
-    if !has_programs(&["skopeo"]) {
+    if needs::programs(&["skopeo"]).is_missing() {
         return;
     }
     let Some(registry) = DockerRegistry::start(Security::Plain) else { return };

@@ -16,6 +16,8 @@ pub enum Security {
     Plain,
     /// HTTPS with a certificate of an authority made for the test, and one user with a password.
     TlsWithPassword,
+    /// HTTPS that only lets in who shows a certificate of the same authority.
+    MutualTls,
 }
 
 /// A running registry; stopped, and its data removed, when dropped.
@@ -32,13 +34,14 @@ impl DockerRegistry {
     pub const PASSWORD: &str = "s3cret";
 
     /// Starts one on a free port of loopback; none if a program for it is missing (see
-    /// [`has_programs`](crate::has_programs)).
+    /// [`needs`](crate::needs)).
     pub fn start(security: Security) -> Option<Self> {
         let needs: &[&str] = match security {
             Security::Plain => &["docker-registry"],
             Security::TlsWithPassword => &["docker-registry", "openssl", "htpasswd"],
+            Security::MutualTls => &["docker-registry", "openssl"],
         };
-        if !crate::has_programs(needs) {
+        if crate::needs::programs(needs).is_missing() {
             return None;
         }
         let directory = TempDir::new().expect("a temporary directory");
@@ -53,6 +56,14 @@ impl DockerRegistry {
                 format!(
                     "  tls:\n    certificate: {dir}/server.crt\n    key: {dir}/server.key\n\
                      auth:\n  htpasswd:\n    realm: test\n    path: {dir}/htpasswd\n"
+                )
+            }
+            Security::MutualTls => {
+                certificates(dir);
+                let dir = dir.display();
+                format!(
+                    "  tls:\n    certificate: {dir}/server.crt\n    key: {dir}/server.key\n    \
+                     clientcas:\n      - {dir}/ca.crt\n"
                 )
             }
         };
@@ -102,6 +113,16 @@ impl DockerRegistry {
         let host = certs.join(self.address());
         fs::create_dir_all(&host).expect("a directory");
         fs::copy(self.ca(), host.join("ca.crt")).expect("a file");
+        certs
+    }
+
+    /// A directory as [`certs_dir`](Self::certs_dir), with a certificate to show besides.
+    pub fn certs_dir_with_identity(&self) -> PathBuf {
+        let certs = self.certs_dir();
+        let host = certs.join(self.address());
+        // The server's own certificate is as good as any of this authority.
+        fs::copy(self.directory.path().join("server.crt"), host.join("client.cert")).expect("a file");
+        fs::copy(self.directory.path().join("server.key"), host.join("client.key")).expect("a file");
         certs
     }
 

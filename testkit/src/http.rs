@@ -220,10 +220,10 @@ fn body(
 fn send(mut stream: &TcpStream, answer: &Answer, is_head: bool, stop: &AtomicBool) -> std::io::Result<bool> {
     let mut head = format!("HTTP/1.1 {} X\r\n", answer.status);
     for (name, value) in &answer.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head.extend([name, ": ", value, "\r\n"]);
     }
     let length = answer.length.unwrap_or(answer.body.len() as u64);
-    head.push_str(&format!("content-length: {length}\r\n\r\n"));
+    head.extend(["content-length: ", &length.to_string(), "\r\n\r\n"]);
     stream.write_all(head.as_bytes())?;
     if is_head {
         return Ok(true);

@@ -250,7 +250,7 @@ impl Service for Shared {
             return Answer::new(200).body("{}");
         }
         if let Some((repository, session)) = path.split_once("/blobs/uploads/") {
-            return self.upload(&mut state, repository, session, request);
+            return self.upload(&mut state, repository, session, &request);
         }
         if let Some((repository, digest)) = path.split_once("/blobs/") {
             return blob(&mut state, repository, digest, &record);
@@ -371,7 +371,7 @@ impl Shared {
         Answer::new(200).body(serde_json::json!({ field: token, "expires_in": 300 }).to_string())
     }
 
-    fn upload(&self, state: &mut State, repository: &str, session: &str, request: Request) -> Answer {
+    fn upload(&self, state: &mut State, repository: &str, session: &str, request: &Request) -> Answer {
         let elsewhere =
             state.fault(|fault| if let Fault::UploadsAt(base) = fault { Some(base.clone()) } else { None });
         let base = elsewhere.unwrap_or_else(|| self.base());
@@ -464,14 +464,15 @@ fn blob(state: &mut State, repository: &str, digest: &str, record: &Record) -> A
         return Answer::new(307).header("location", format!("{base}{}", record.path));
     }
     let mut bytes = bytes.to_vec();
-    if state.fault(|fault| matches!(fault, Fault::WrongBytes).then_some(())).is_some() {
-        if let Some(last) = bytes.last_mut() {
-            *last ^= 1;
-        }
+    if state.fault(|fault| matches!(fault, Fault::WrongBytes).then_some(())).is_some()
+        && let Some(last) = bytes.last_mut()
+    {
+        *last ^= 1;
     }
     if let Some(change) = state.fault(|fault| if let Fault::WrongLength(n) = fault { Some(*n) } else { None })
     {
-        let length = usize::try_from(bytes.len() as i64 + change).unwrap_or(0);
+        let length = usize::try_from(change)
+            .map_or_else(|_| bytes.len() - usize::try_from(-change).unwrap_or(0), |more| bytes.len() + more);
         bytes.resize(length, b'!');
     }
     let total = bytes.len();

@@ -24,6 +24,16 @@ pub(crate) enum Challenge {
 }
 
 impl Challenge {
+    /// What holds for every request to the host; the scope was that of the refused one.
+    pub(crate) fn without_scope(&self) -> Self {
+        match self {
+            Self::Basic => Self::Basic,
+            Self::Bearer { realm, service, .. } => {
+                Self::Bearer { realm: realm.clone(), service: service.clone(), scope: Vec::new() }
+            }
+        }
+    }
+
     /// The challenge among a 401's that we can meet, Bearer before Basic. `origin` is the URL that
     /// was refused. None if the host names no challenge, or only others.
     pub(crate) fn choose(headers: &HeaderMap, origin: &Url, have_credentials: bool) -> Result<Option<Self>> {
@@ -85,6 +95,7 @@ mod tests {
         Challenge::choose(&headers, &Url::parse(origin).unwrap(), true)
     }
 
+    #[allow(clippy::unnecessary_wraps)]
     fn bearer(realm: &str, service: Option<&str>, scope: &[&str]) -> Option<Challenge> {
         Some(Challenge::Bearer {
             realm: Url::parse(realm).unwrap(),
@@ -131,7 +142,7 @@ mod tests {
             ),
             // Relative to the registry.
             (&[r#"Bearer realm="/token""#], bearer("https://registry.example/token", None, &[])),
-            (&[r#"Negotiate"#], None),
+            (&["Negotiate"], None),
             (&[r#"Bearer service="no realm""#], None),
         ];
         for (values, expected) in cases {

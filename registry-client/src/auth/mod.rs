@@ -125,22 +125,17 @@ impl Authenticator {
         let Some(challenge) = Challenge::choose(headers, origin, self.credentials.is_some())? else {
             return Ok(false);
         };
-        self.state().challenge = Some(challenge.clone());
+        self.state().challenge = Some(challenge.without_scope());
         if matches!(challenge, Challenge::Basic) {
             return Ok(used.is_none() && self.basic().is_some());
         }
         let slot = self.slot(access);
         let mut slot = slot.lock().await;
-        // Another request may have renewed the token meanwhile.
-        if let (Some(token), Some(used)) = (slot.as_ref(), used) {
-            if bearer(&token.value, &self.host)? != *used && token.is_fresh() {
-                return Ok(true);
-            }
-        }
-        if let (Some(token), None) = (slot.as_ref(), used) {
-            if token.is_fresh() {
-                return Ok(true);
-            }
+        // Another request may have fetched or renewed the token meanwhile.
+        if let Some(token) = slot.as_ref().filter(|token| token.is_fresh())
+            && Some(&bearer(&token.value, &self.host)?) != used
+        {
+            return Ok(true);
         }
         *slot = Some(self.fetch(access, &challenge, transport).await?);
         Ok(true)

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::transport::{Outgoing, Transport};
 
 /// A token lives this long if its server does not say (the specification's default).
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_LIFE: Duration = Duration::from_mins(1);
 
 /// A token is not used in the last moments of its life.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -100,7 +100,7 @@ pub(super) async fn fetch(
     let value = value.ok_or_else(|| problem("its answer holds no token"))?;
     let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).max(DEFAULT_LIFE);
     // An absurd life is as good as a day.
-    let life = life.min(Duration::from_secs(86_400)).saturating_sub(MARGIN);
+    let life = life.min(Duration::from_hours(24)).saturating_sub(MARGIN);
     Ok(Token { value, expires: Instant::now() + life })
 }
 

@@ -198,3 +198,6 @@ fn lookup_keys(registry: &str, repository: &str) -> Vec<String> {
     }
     keys
 }
+
+#[cfg(test)]
+mod tests;

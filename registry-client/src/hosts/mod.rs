@@ -168,3 +168,6 @@ fn missing(certificate: &Path, key: &Path) -> Error {
         problem: format!("its key {} is missing", key.display()),
     }
 }
+
+#[cfg(test)]
+mod tests;

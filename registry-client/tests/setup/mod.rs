@@ -1,4 +1,5 @@
 //! What the tests of this crate share: impatient options and references.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::time::Duration;
 
