@@ -379,7 +379,8 @@ async fn a_proxy_is_asked_for_all_but_loopback_and_exceptions() {
     let certs = tempfile::tempdir().unwrap();
     for name in ["far.invalid", "near.invalid"] {
         std::fs::create_dir(certs.path().join(name)).unwrap();
-        std::fs::write(certs.path().join(name).join("hosts.toml"), format!("server = \"http://{name}\"")).unwrap();
+        std::fs::write(certs.path().join(name).join("hosts.toml"), format!("server = \"http://{name}\""))
+            .unwrap();
     }
     let proxied = onggi_registry_client::ProxyOptions {
         http: Some(proxy.address()),

@@ -113,7 +113,8 @@ async fn registry_that_wants_a_certificate() {
     let (image, to) = (image(), format!("{}/team/app:v1", registry.address()).parse::<Reference>().unwrap());
     let trusting = |certs| Client::new(Options { certs_dirs: vec![certs], ..options() }).unwrap();
     let error = trusting(registry.certs_dir()).resolve(&to).await.unwrap_err();
-    assert!(error.to_string().to_lowercase().contains("certificate"), "{error:?}");
+    // In TLS 1.3 the refusal comes after the handshake, as an alert or as no more than a hang-up.
+    assert!(matches!(error, Error::Tls { .. } | Error::Interrupted { .. }), "{error:?}");
     let client = trusting(registry.certs_dir_with_identity());
     push(&client, &to, &image, &[]).await;
     pull(&client, &to, &image).await;
