@@ -38,6 +38,8 @@ fn a_pulled_image_is_there() {
     assert_eq!(image.id, made.config.0.digest);
     let layers = store.ready_layers(&image).unwrap();
     assert_eq!(std::fs::read(layers[0].path.join("etc/hostname")).unwrap(), b"jar\n");
+    let root = std::fs::symlink_metadata(&layers[0].path).unwrap();
+    assert_eq!((root.mode() & 0o7777, root.uid()), (0o755, 0), "an archive without an entry for the root");
     let sh = std::fs::symlink_metadata(layers[1].path.join("bin/sh")).unwrap();
     assert_eq!((sh.len(), sh.mtime()), (3_000_000, 1_700_000_000));
     assert_eq!(layers[1].record.blobs[0].digest, made.layers[1].0.blob.digest);

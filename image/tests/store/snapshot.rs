@@ -215,3 +215,47 @@ fn mounting_is_quick() {
         assert!(times[0].as_millis() < 5);
     }
 }
+
+/// Inside a user namespace: marks are `user.overlay.*`, owners are squashed, and it mounts.
+#[test]
+fn rootless() {
+    if let Some(dir) = crate::fixture::child_argument() {
+        let options =
+            onggi_image::layer::UnpackOptions::user_namespace(onggi_image::layer::Ownership::Squash);
+        let store = onggi_image::Store::open(&dir.join("root"), &dir.join("run"), options).unwrap();
+        let made = made(&[
+            tar(&[("a", b"1"), ("d/", b""), ("d/x", b"1"), ("gone", b"1")]),
+            tar(&[(".wh.gone", b""), ("d/", b""), ("d/.wh..wh..opq", b""), ("d/y", b"2")]),
+        ]);
+        pull(&store, &made, "a").unwrap();
+        let layers = store.ready_layers(&store.resolve("a", None).unwrap()).unwrap();
+        assert!(layers[1].record.user_xattr);
+        for way in WAYS {
+            let upper = dir.join(format!("{way:?}"));
+            std::fs::create_dir(&upper).unwrap();
+            let snapshot = Snapshot::new(&layers, OverlayXattr::User).by(way).writable(&upper);
+            snapshot.prepare().unwrap();
+            let mount = snapshot.mount(None).unwrap();
+            assert_eq!(read(&mount, "d/y"), "2");
+            assert!(!inside(&mount, "gone").exists() && !inside(&mount, "d/x").exists());
+            std::fs::write(inside(&mount, "a"), b"2").unwrap();
+            assert_eq!(std::fs::read(upper.join("upper/a")).unwrap(), b"2");
+        }
+        let report = store.check(onggi_image::store::CheckOptions::default()).unwrap();
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+        return;
+    }
+    let there = std::process::Command::new("unshare").args(["-Urm", "true"]).status();
+    if !crate::fixture::needs("user namespaces", there.is_ok_and(|s| s.success())) {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let output = std::process::Command::new("unshare")
+        .arg("-Urm")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "snapshot::rootless", "--nocapture"])
+        .env("ONGGI_TEST_CHILD", dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
