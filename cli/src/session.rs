@@ -45,11 +45,10 @@ impl Session {
 
     /// Everything that the environment says about where things are.
     fn settings(&self) -> Result<Settings, Failure> {
-        let user = rustix::process::geteuid();
         let home = path("HOME");
         let root = self.global.root.clone().or_else(|| path("ONGGI_ROOT"));
         let runroot = self.global.runroot.clone().or_else(|| path("ONGGI_RUNROOT"));
-        let (root, runroot) = if user.is_root() {
+        let (root, runroot) = if !onggi_engine::is_rootless() {
             // A store elsewhere has its volatile files beside it: two stores must not share them.
             let runroot = runroot.or_else(|| root.as_deref().map(beside));
             (root.unwrap_or_else(|| "/var/lib/onggi".into()), runroot.unwrap_or_else(|| "/run/onggi".into()))

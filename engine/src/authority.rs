@@ -38,7 +38,7 @@ impl Authority {
     /// # Errors
     /// User namespaces are switched off on this host, or the set-uid programs refuse.
     pub fn acquire() -> Result<Self> {
-        let rootless = rootless::enter()?.is_some();
+        rootless::enter()?;
         let read = |path: &'static str| {
             let text = fs::read_to_string(path);
             text.map(|t| IdMap::from_kernel(&t)).map_err(|source| Error::Read { path: path.into(), source })
@@ -47,7 +47,7 @@ impl Authority {
         let first_namespace = matches!(uids.ranges(), [Range { inside: 0, outside: 0, count: u32::MAX }]);
         let single = count(&uids) == 1 || count(&gids) == 1;
         Ok(Self {
-            rootless,
+            rootless: uids.to_outside(0) != Some(0),
             first_namespace,
             ownership: if single { Ownership::Squash } else { Ownership::Keep },
             // trusted.* attributes need CAP_SYS_ADMIN in the first namespace.
@@ -62,6 +62,13 @@ impl Authority {
         let map = |map: &IdMap| IdMap::single(0, 0, u32::try_from(count(map)).ok()?).ok();
         Some((map(&self.uids)?, map(&self.gids)?))
     }
+}
+
+/// Whether the user who started the command is not the host's root: an ordinary user, also after
+/// this process has become root of a user namespace.
+pub fn is_rootless() -> bool {
+    let map = || fs::read_to_string("/proc/self/uid_map").ok().map(|text| IdMap::from_kernel(&text));
+    !rustix::process::geteuid().is_root() || map().is_some_and(|map| map.to_outside(0) != Some(0))
 }
 
 /// How many IDs a map has; those of our own making begin at 0 and have no gap.

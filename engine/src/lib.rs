@@ -27,7 +27,7 @@ use onggi_image::layer::{Devices, Limits, UnpackOptions};
 use onggi_image::store::Store;
 use onggi_registry_client::Client;
 
-pub use authority::Authority;
+pub use authority::{Authority, is_rootless};
 pub use error::{Error, Result};
 pub use images::ImageDetails;
 pub use login::{Login, Logout};

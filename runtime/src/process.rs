@@ -50,6 +50,9 @@ impl fmt::Display for ExitStatus {
 /// What [`Process::wait_foreground`] does besides waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Foreground {
+    /// What is typed at the caller's terminal goes to the container's. Without, the caller's
+    /// terminal keeps its mode, so that ctrl-c is a signal.
+    pub input: bool,
     /// Signals that reach this process go on to the container's.
     pub forward_signals: bool,
     /// Two bytes that, typed at the terminal, end the attachment
@@ -59,7 +62,7 @@ pub struct Foreground {
 
 impl Default for Foreground {
     fn default() -> Self {
-        Self { forward_signals: true, detach_keys: None }
+        Self { input: true, forward_signals: true, detach_keys: None }
     }
 }
 
@@ -169,8 +172,8 @@ impl Process {
         let outcome = match self.pty.take() {
             None => self.watch(&signals),
             Some(pty) => {
-                let raw = RawTerminal::enter().map_err(step("the terminal"))?;
-                let outcome = self.attach(&pty, &signals, options.detach_keys);
+                let raw = options.input.then(RawTerminal::enter).transpose().map_err(step("the terminal"))?;
+                let outcome = self.attach(&pty, &signals, options);
                 drop(raw);
                 outcome
             }
@@ -217,8 +220,8 @@ impl Process {
     }
 
     /// Until the end, copying both ways.
-    fn attach(&self, pty: &OwnedFd, signals: &OwnedFd, detach: Option<[u8; 2]>) -> io::Result<()> {
-        let mut input = Some(Pending::default());
+    fn attach(&self, pty: &OwnedFd, signals: &OwnedFd, options: Foreground) -> io::Result<()> {
+        let mut input = options.input.then(Pending::default);
         let mut armed = false;
         let mut output_open = true;
         let mut ended = false;
@@ -267,7 +270,7 @@ impl Process {
                     }
                     Ok(count) => {
                         let bytes = bytes.get(..count).unwrap_or_default();
-                        if detached(bytes, detach, &mut armed) {
+                        if detached(bytes, options.detach_keys, &mut armed) {
                             return Ok(());
                         }
                         if let Some(pending) = &mut input {
