@@ -48,19 +48,19 @@ impl Session {
         let home = path("HOME");
         let root = self.global.root.clone().or_else(|| path("ONGGI_ROOT"));
         let runroot = self.global.runroot.clone().or_else(|| path("ONGGI_RUNROOT"));
-        let (root, runroot) = if !onggi_engine::is_rootless() {
-            // A store elsewhere has its volatile files beside it: two stores must not share them.
-            let runroot = runroot.or_else(|| root.as_deref().map(beside));
-            (root.unwrap_or_else(|| "/var/lib/onggi".into()), runroot.unwrap_or_else(|| "/run/onggi".into()))
-        } else {
+        let (root, runroot) = if onggi_engine::is_rootless() {
             let data = path("XDG_DATA_HOME").or_else(|| Some(home.as_ref()?.join(".local/share")));
             let volatile = path("XDG_RUNTIME_DIR").map(|dir| dir.join("onggi"));
+            // A store elsewhere has its volatile files beside it: two stores must not share them.
             let runroot = runroot.or_else(|| root.as_deref().map(beside)).or(volatile);
             let root = root.or_else(|| Some(data?.join("onggi"))).ok_or_else(|| {
                 Failure::Input("no place for the store: set HOME, XDG_DATA_HOME, ONGGI_ROOT or --root".into())
             })?;
             let runroot = runroot.unwrap_or_else(|| beside(&root));
             (root, runroot)
+        } else {
+            let runroot = runroot.or_else(|| root.as_deref().map(beside));
+            (root.unwrap_or_else(|| "/var/lib/onggi".into()), runroot.unwrap_or_else(|| "/run/onggi".into()))
         };
         Ok(Settings { root, runroot, registry: self.registry(home.as_deref()) })
     }

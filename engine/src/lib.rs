@@ -10,6 +10,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod archives;
 mod authority;
 mod error;
 mod images;

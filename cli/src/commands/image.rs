@@ -1,6 +1,6 @@
 //! `onggi image`: the group of commands about images.
 
-use super::{history, images, inspect, pull, push, rmi, tag};
+use super::{history, images, inspect, load, pull, push, rmi, save, tag};
 use crate::failure::Failure;
 use crate::session::Session;
 use onggi_engine::image::store::{ImageSummary, PruneOptions};
@@ -29,6 +29,10 @@ pub enum Command {
     History(history::Options),
     /// Show everything about images
     Inspect(inspect::Options),
+    /// Write images to an archive
+    Save(save::Options),
+    /// Read images from an archive
+    Load(load::Options),
 }
 
 impl Command {
@@ -42,6 +46,8 @@ impl Command {
             Self::Tag(options) => options.run(session),
             Self::History(options) => options.run(session),
             Self::Inspect(options) => options.run(session),
+            Self::Save(options) => options.run(session),
+            Self::Load(options) => options.run(session),
         }
     }
 }

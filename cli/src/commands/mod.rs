@@ -8,6 +8,7 @@ mod image;
 mod images;
 mod info;
 mod inspect;
+mod load;
 mod login;
 mod logout;
 mod man;
@@ -15,6 +16,7 @@ mod pull;
 mod push;
 mod rmi;
 mod run;
+mod save;
 mod system;
 mod tag;
 mod version;
@@ -43,6 +45,10 @@ pub enum Command {
     History(history::Options),
     /// Show everything about images
     Inspect(inspect::Options),
+    /// Write images to an archive
+    Save(save::Options),
+    /// Read images from an archive
+    Load(load::Options),
     /// Log in to a registry
     Login(login::Options),
     /// Log out of a registry
@@ -76,6 +82,8 @@ impl Command {
             Self::Tag(options) => options.run(session),
             Self::History(options) => options.run(session),
             Self::Inspect(options) => options.run(session),
+            Self::Save(options) => options.run(session),
+            Self::Load(options) => options.run(session),
             Self::Login(options) => options.run(session),
             Self::Logout(options) => options.run(session),
             Self::Image(command) => command.run(session),

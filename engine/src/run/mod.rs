@@ -209,7 +209,8 @@ impl Engine {
             .seccomp(SeccompSource::Docker)
             .with_init(request.init)
             .spawn()?;
-        let status = process.wait_foreground(Foreground { input: request.interactive, ..Foreground::default() })?;
+        let status =
+            process.wait_foreground(Foreground { input: request.interactive, ..Foreground::default() })?;
         drop(ids);
         Ok(u8::try_from(status.code()).unwrap_or(u8::MAX))
     }
