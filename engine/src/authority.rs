@@ -68,52 +68,6 @@ impl Authority {
     }
 }
 
-/// Whether the user who started the command is not root.
-    pub rootless: bool,
-    /// Whether this is the first user namespace, the host's.
-    pub first_namespace: bool,
-    /// Whether owners can be kept.
-    pub ownership: Ownership,
-    /// Which extended attributes the overlay reads here.
-    pub overlay_xattr: OverlayXattr,
-    /// User IDs that exist in the namespace of this process.
-    pub uids: IdMap,
-    /// Group IDs that exist in the namespace of this process.
-    pub gids: IdMap,
-}
-
-impl Authority {
-    /// Enters a user namespace if this process is not root, and says how it stands then.
-    ///
-    /// # Errors
-    /// User namespaces are switched off on this host, or the set-uid programs refuse.
-    pub fn acquire() -> Result<Self> {
-        rootless::enter()?;
-        let read = |path: &'static str| {
-            let text = fs::read_to_string(path);
-            text.map(|t| IdMap::from_kernel(&t)).map_err(|source| Error::Read { path: path.into(), source })
-        };
-        let (uids, gids) = (read("/proc/self/uid_map")?, read("/proc/self/gid_map")?);
-        let first_namespace = matches!(uids.ranges(), [Range { inside: 0, outside: 0, count: u32::MAX }]);
-        let single = count(&uids) == 1 || count(&gids) == 1;
-        Ok(Self {
-            rootless: uids.to_outside(0) != Some(0),
-            first_namespace,
-            ownership: if single { Ownership::Squash } else { Ownership::Keep },
-            // trusted.* attributes need CAP_SYS_ADMIN in the first namespace.
-            overlay_xattr: if first_namespace { OverlayXattr::Trusted } else { OverlayXattr::User },
-            uids,
-            gids,
-        })
-    }
-
-    /// The maps for a container that gets every ID which this process has, at the same numbers.
-    pub fn identity(&self) -> Option<(IdMap, IdMap)> {
-        let map = |map: &IdMap| IdMap::single(0, 0, u32::try_from(count(map)).ok()?).ok();
-        Some((map(&self.uids)?, map(&self.gids)?))
-    }
-}
-
 /// Whether the user who started the command is not the host's root: an ordinary user, also after
 /// this process has become root of a user namespace.
 pub fn is_rootless() -> bool {
