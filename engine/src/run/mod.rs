@@ -184,6 +184,8 @@ impl Engine {
         let hostname = hostname(request, id)?;
         let files = files::write(dir, &hostname, request.network)?;
         let ids = self.ids(request, layers, &user)?;
+        // Only a range of its own differs from the IDs on disk.
+        let shifted = matches!(ids, Ids::Range(_));
         let terminal = request.terminal.is_some();
         let parts = spec::Parts {
             environment: process::environment(config, &request.env, &hostname, &user.home, terminal),
@@ -192,7 +194,7 @@ impl Engine {
             hostname,
             files: &files,
             maps: ids.maps(),
-            shifted: matches!(ids, Ids::Range(_)),
+            shifted,
             user,
         };
         let spec = spec::build(request, parts)?;
@@ -203,7 +205,7 @@ impl Engine {
         };
         let process = Container::new(id, spec)
             .rootfs(Rootfs::Mount(Box::new(move |userns| {
-                snapshot.mount(userns).map_err(std::io::Error::other)
+                snapshot.mount(userns.filter(|_| shifted)).map_err(std::io::Error::other)
             })))
             .stdio(stdio)
             .seccomp(SeccompSource::Docker)
