@@ -13,12 +13,16 @@
 mod arguments;
 mod commands;
 mod failure;
+mod oci;
 mod output;
 mod session;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(arguments) = oci::requested(std::env::args_os()) {
+        return oci::main(arguments);
+    }
     match arguments::parse(std::env::args_os()) {
         Ok((session, command)) => match command.run(&session) {
             Ok(code) => code,

@@ -167,6 +167,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     drop(terminal);
     drop(root);
     if let Some(gate) = gate {
+        program::must_exist(&plan.process)?;
         channel.send(CREATED, &[], None).map_err(failed(Stage::Handshake, ""))?;
         *channel = wait_for_start(&gate)?;
     }

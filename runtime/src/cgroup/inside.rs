@@ -1,35 +1,53 @@
 //! What a container sees on `/sys/fs/cgroup`.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use onggi_sys::mount::{self, Attributes, Parameter};
+use onggi_sys::mount::{self, Attributes, Change, Parameter};
 use onggi_sys::path::Root;
+use rustix::fs::{Mode, mkdirat, symlinkat};
 
 use super::Hierarchies;
 
-/// Mounts the control groups below `destination`, as seen from the cgroup
-/// namespace of the calling process.
-pub(crate) fn mount_inside(root: &Root<'_>, destination: &Path, attributes: Attributes) -> io::Result<()> {
+/// Mounts the control groups below `destination`. In its own cgroup namespace
+/// (`own`) the calling process mounts them anew, and they begin at its groups;
+/// else its groups are bound from the host's mounts, so that no others show.
+pub(crate) fn mount_inside(
+    root: &Root<'_>,
+    destination: &Path,
+    attributes: Attributes,
+    own: bool,
+) -> io::Result<()> {
     let hierarchies = Hierarchies::detect().map_err(|error| io::Error::other(error.to_string()))?;
+    let groups = if own { String::new() } else { std::fs::read_to_string("/proc/self/cgroup")? };
+    let tree = |controllers: &str, mount: &Path, kind: &str, parameters: &[Parameter<'_>]| {
+        if own {
+            mount::make(kind, parameters, attributes)
+        } else {
+            bound(&groups, controllers, mount, attributes)
+        }
+    };
     let onto = root.make_dirs(destination)?;
-    if hierarchies.is_unified() {
-        return mount::attach(mount::make("cgroup2", &[], attributes)?.as_fd(), onto.as_fd());
+    if let Some(mount) = hierarchies.unified().filter(|_| hierarchies.is_unified()) {
+        return mount::attach(tree("", mount, "cgroup2", &[])?.as_fd(), onto.as_fd());
     }
     let open = attributes.without(Attributes::READ_ONLY);
     let tmpfs = mount::make("tmpfs", &[("mode", Some("755")), ("size", Some("1m"))], open)?;
+    let directory = |name: &std::ffi::OsStr| mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755));
     for (controllers, path) in hierarchies.all_legacy() {
         if let Some(name) = path.file_name() {
-            rustix::fs::mkdirat(&tmpfs, name, rustix::fs::Mode::from_raw_mode(0o755))?;
+            directory(name)?;
             // Each controller of a joint tree is found by its own name too.
             for one in controllers.split(',').filter(|one| controllers.contains(',') && !one.is_empty()) {
-                rustix::fs::symlinkat(name, &tmpfs, one)?;
+                symlinkat(name, &tmpfs, one)?;
             }
         }
     }
     if hierarchies.unified().is_some() {
-        rustix::fs::mkdirat(&tmpfs, "unified", rustix::fs::Mode::from_raw_mode(0o755))?;
+        directory("unified".as_ref())?;
     }
     mount::attach(tmpfs.as_fd(), onto.as_fd())?;
     for (controllers, path) in hierarchies.all_legacy() {
@@ -38,16 +56,29 @@ pub(crate) fn mount_inside(root: &Root<'_>, destination: &Path, attributes: Attr
             Some(name) => vec![("none", None), ("name", Some(name))],
             None => controllers.split(',').map(|one| (one, None)).collect(),
         };
-        let made = mount::make("cgroup", &parameters, attributes)?;
+        let made = tree(controllers, path, "cgroup", &parameters)?;
         mount::attach(made.as_fd(), root.locate(&destination.join(name))?.as_fd())?;
     }
-    if hierarchies.unified().is_some() {
-        let made = mount::make("cgroup2", &[], attributes)?;
+    if let Some(path) = hierarchies.unified() {
+        let made = tree("", path, "cgroup2", &[])?;
         mount::attach(made.as_fd(), root.locate(&destination.join("unified"))?.as_fd())?;
     }
     if attributes.contains(Attributes::READ_ONLY) {
-        let change = mount::Change { set: Attributes::READ_ONLY, ..mount::Change::default() };
+        let change = Change { set: Attributes::READ_ONLY, ..Change::default() };
         change.apply(tmpfs.as_fd(), c"")?;
     }
     Ok(())
+}
+
+/// The own group of one tree, cloned from the host's mount of it.
+fn bound(groups: &str, controllers: &str, mount: &Path, attributes: Attributes) -> io::Result<OwnedFd> {
+    let path = groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        (fields.next()? == controllers).then(|| fields.next()).flatten()
+    });
+    let group = mount.join(path.unwrap_or("/").trim_start_matches('/'));
+    let group = CString::new(group.as_os_str().as_bytes())?;
+    let tree = mount::clone_tree(rustix::fs::CWD, &group, false)?;
+    Change { set: attributes, ..Change::default() }.apply(tree.as_fd(), c"")?;
+    Ok(tree)
 }

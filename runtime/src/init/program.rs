@@ -79,6 +79,27 @@ fn execute(process: &ProcessPlan) -> ExecProblem {
     })
 }
 
+/// Whether there is any file that the program's name could mean; asked at
+/// `create`, whose callers expect to hear then that there is none.
+pub(super) fn must_exist(process: &ProcessPlan) -> Result<(), Report> {
+    let Some(program) = process.arguments.strings().first() else { return Ok(()) };
+    let there = |path: &[u8]| !matches!(rustix::fs::stat(path), Err(Errno::NOENT | Errno::NOTDIR));
+    if program.as_bytes().contains(&b'/') {
+        if there(program.as_bytes()) {
+            return Ok(());
+        }
+        return Err(Report::Exec(ExecProblem::Missing { program: lossy(program) }));
+    }
+    let found = process.search_path.split(':').any(|directory| {
+        let directory = if directory.is_empty() { "." } else { directory };
+        there(&[directory.as_bytes(), b"/", program.as_bytes()].concat())
+    });
+    if found {
+        return Ok(());
+    }
+    Err(Report::Exec(ExecProblem::NotInPath { program: lossy(program), path: process.search_path.clone() }))
+}
+
 /// Looks why `execve` of this path failed.
 fn diagnose(path: &CString, error: &io::Error, uid: u32) -> ExecProblem {
     let program = lossy(path);

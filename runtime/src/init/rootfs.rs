@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use onggi_sys::clone::Namespaces;
 use onggi_sys::mount::{self, Attributes, Change, Parameter};
 use onggi_sys::path::Root;
 use rustix::fs::CWD;
@@ -83,6 +84,7 @@ pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>
     mount::attach(root.as_fd(), slash.as_fd()).map_err(failed(Stage::Attach, "/"))?;
     drop(slash);
     let inside = Root::new(root.as_fd());
+    let own_cgroups = plan.new.contains(Namespaces::CGROUP);
     for (plan, made) in plan.mounts.iter_mut().zip(made) {
         let object = || plan.destination.display().to_string();
         let (tree, directory) = match (&mut plan.source, made) {
@@ -92,7 +94,7 @@ pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>
                 None => clone_source(path, *recursive)?,
             },
             (Source::Cgroup | Source::Filesystem { .. }, _) => {
-                cgroup::mount_inside(&inside, &plan.destination, plan.set)
+                cgroup::mount_inside(&inside, &plan.destination, plan.set, own_cgroups)
                     .map_err(failed(Stage::MakeFilesystem, format!("cgroup for {}", object())))?;
                 continue;
             }

@@ -1,0 +1,127 @@
+//! `exec`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use onggi_runtime::Error;
+use onggi_runtime::oci::{ExecOptions, Runtime};
+
+use super::{Outcome, parse_user};
+
+/// Start a process in a running container
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Socket that gets the other side of the terminal
+    #[arg(long)]
+    console_socket: Option<PathBuf>,
+    /// Working directory
+    #[arg(long)]
+    cwd: Option<PathBuf>,
+    /// Environment variable
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// User id and group id
+    #[arg(short, long, value_parser = parse_user)]
+    user: Option<(u32, u32)>,
+    /// Further group ids
+    #[arg(short = 'g', long)]
+    additional_gids: Vec<u32>,
+    /// JSON file with the whole process
+    #[arg(short, long)]
+    process: Option<PathBuf>,
+    /// Return when the program runs
+    #[arg(short, long)]
+    detach: bool,
+    /// File that gets the process id
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+    /// SELinux label (not supported)
+    #[arg(long)]
+    process_label: Option<String>,
+    /// AppArmor profile (not supported)
+    #[arg(long)]
+    apparmor: Option<String>,
+    /// It can't gain privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Further capability
+    #[arg(short, long)]
+    cap: Vec<String>,
+    /// Pass this many descriptors from 3 up
+    #[arg(long, default_value_t = 0)]
+    preserve_fds: u32,
+    /// Control group below the container's (not supported)
+    #[arg(long)]
+    cgroup: Vec<String>,
+    /// Also in a paused container
+    #[arg(long)]
+    ignore_paused: bool,
+    /// Id of the container
+    id: String,
+    /// Command and arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+impl Exec {
+    pub fn run(&self, runtime: &Runtime) -> Outcome {
+        for (given, flag) in [
+            (self.process_label.is_some(), "--process-label"),
+            (self.apparmor.is_some(), "--apparmor"),
+            (!self.cgroup.is_empty(), "--cgroup"),
+        ] {
+            if given {
+                return Err(Error::Unsupported {
+                    what: flag.into(),
+                    why: "this runtime has no such thing".into(),
+                });
+            }
+        }
+        let process = match &self.process {
+            None => None,
+            Some(path) => {
+                let object = path.display().to_string();
+                let text = std::fs::read(path).map_err(|source| Error::Io {
+                    operation: "read",
+                    object: object.clone(),
+                    source,
+                })?;
+                Some(
+                    serde_json::from_slice(&text)
+                        .map_err(|error| Error::Invalid { what: object, why: error.to_string() })?,
+                )
+            }
+        };
+        if process.is_none() && self.args.is_empty() {
+            return Err(Error::Invalid { what: "exec".into(), why: "needs a command".into() });
+        }
+        let mut capabilities = Vec::new();
+        for name in &self.cap {
+            let invalid =
+                |_| Error::Invalid { what: "--cap".into(), why: format!("{name:?} is no capability") };
+            capabilities
+                .push(serde_json::from_value(serde_json::Value::from(name.as_str())).map_err(invalid)?);
+        }
+        let options = ExecOptions {
+            process,
+            args: self.args.clone(),
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+            user: self.user,
+            additional_gids: self.additional_gids.clone(),
+            capabilities,
+            no_new_privileges: self.no_new_privs.then_some(true),
+            terminal: self.tty,
+            ignore_paused: self.ignore_paused,
+            console_socket: self.console_socket.clone(),
+            pid_file: self.pid_file.clone(),
+            preserve_fds: self.preserve_fds,
+            detach: self.detach,
+        };
+        let status = runtime.exec(&self.id, &options)?;
+        Ok(status.map_or(0, |status| u8::try_from(status.code()).unwrap_or(u8::MAX)))
+    }
+}
