@@ -41,7 +41,9 @@ fn every_command_has_a_manual_page_and_completions_parse() {
 #[test]
 fn no_command_opens_a_store_to_explain_itself() {
     let onggi = Onggi::new();
-    for command in ["run", "pull", "push", "images", "rmi", "tag", "history", "inspect", "save", "load", "login"] {
+    for command in
+        ["run", "pull", "push", "images", "rmi", "tag", "history", "inspect", "save", "load", "login"]
+    {
         let help = onggi.ok([command, "--help"]);
         assert!(help.contains("Usage: onggi"), "{command}: {help}");
     }
