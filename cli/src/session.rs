@@ -95,6 +95,14 @@ impl Session {
         }
     }
 
+    /// Tells once in a store's life that owners are lost, where they are.
+    pub fn tell_of_squashing(&self, engine: &Engine) -> Result<(), Failure> {
+        if let Some(notice) = engine.squash_notice()? {
+            self.warn(&notice);
+        }
+        Ok(())
+    }
+
     /// Prints a part of the answer.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
         std::io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)

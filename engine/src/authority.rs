@@ -8,11 +8,13 @@
 //! | root of a container | the container's | kept | `user.overlay.*` |
 
 use std::fs;
+use std::io::ErrorKind;
 
 use onggi_image::layer::{OverlayXattr, Ownership};
 use onggi_runtime::rootless;
 use onggi_sys::idmap::{IdMap, Range};
 
+use crate::Engine;
 use crate::error::{Error, Result};
 
 /// How this process stands towards files of layers.
@@ -65,6 +67,28 @@ impl Authority {
             IdMap::new(ranges.collect()).ok()
         };
         Some((same(&self.uids)?, same(&self.gids)?))
+    }
+}
+
+impl Engine {
+    /// What a user without subordinate IDs has to know, the first time that it is asked for in a
+    /// store: everything in layers belongs to him.
+    pub fn squash_notice(&self) -> Result<Option<String>> {
+        if self.authority()?.ownership == Ownership::Keep {
+            return Ok(None);
+        }
+        let mark = self.store()?.root().join("cache/squash-notice");
+        match fs::File::create_new(&mark) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
+            Err(source) => return Err(Error::Write { path: mark, source }),
+            Ok(_) => {}
+        }
+        Ok(Some(
+            "there are no subordinate IDs for you in /etc/subuid and /etc/subgid, so every file of an image \
+             belongs to you, and containers have one user only (`usermod --add-subuids 100000-165535 \
+             --add-subgids 100000-165535 NAME` gives you a range; pull the images again afterwards)"
+                .into(),
+        ))
     }
 }
 

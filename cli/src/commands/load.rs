@@ -21,6 +21,7 @@ pub struct Options {
 impl Options {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         let engine = session.engine()?;
+        session.tell_of_squashing(&engine)?;
         let loaded = match &self.input {
             Some(path) if path.is_dir() => engine.load_layout(path)?,
             Some(path) => {

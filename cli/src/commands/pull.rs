@@ -30,6 +30,7 @@ impl Options {
             return Err(Failure::Input("tag can't be used with --all-tags/-a".into()));
         }
         let engine = session.engine()?;
+        session.tell_of_squashing(&engine)?;
         let progress = Transfers::new(Sink::Stdout, self.quiet);
         let references = match self.all_tags {
             true => engine.remote_tags(&self.name)?,
