@@ -1,22 +1,23 @@
 //! Real containers on the real kernel, through the example `run_bundle` (a
 //! process with one thread, which a test of the harness is not). Need root and
-//! busybox-static; without them a test says so and, under CI, fails.
+//! busybox-static.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use onggi_testkit::needs;
+
 struct Rootfs(tempfile::TempDir);
 
 /// A root filesystem of busybox; `None` (a skip) where that can't be.
 fn rootfs() -> Option<Rootfs> {
-    let busybox = Path::new("/bin/busybox");
-    if !rustix::process::geteuid().is_root() || !busybox.exists() {
-        assert!(std::env::var_os("CI").is_none(), "needs root and busybox-static");
-        println!("SKIPPED: needs root and busybox-static");
+    if needs::root().is_missing() || needs::programs(&["busybox"]).is_missing() {
         return None;
     }
+    let busybox = needs::find_program("busybox").unwrap();
     let dir = tempfile::Builder::new().prefix("onggi-runtime-").tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     for name in ["bin", "proc", "sys", "dev", "etc", "tmp"] {
@@ -79,6 +80,9 @@ fn exit_statuses_are_the_programs() {
     assert_eq!(root.run(&[], &["sh", "-c", "exit 7"]).status.code(), Some(7));
     assert_eq!(root.run(&["--init"], &["sh", "-c", "exit 9"]).status.code(), Some(9));
     assert_eq!(root.run(&["--init"], &["sh", "-c", "kill -TERM $$"]).status.code(), Some(143));
+    // Nothing of the caller's command line shows.
+    let title = root.shell(&["--init"], "cat /proc/1/cmdline");
+    assert_eq!(title.trim_end_matches('\0'), "init");
 }
 
 #[test]

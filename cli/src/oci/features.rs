@@ -9,7 +9,7 @@ use super::{Outcome, say};
 pub struct Features {}
 
 impl Features {
-    #[expect(clippy::unused_self, reason = "as the other subcommands")]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other subcommands")]
     pub fn run(&self) -> Outcome {
         say(serde_json::to_string_pretty(&onggi_runtime::oci::features()).unwrap_or_default());
         Ok(0)

@@ -26,7 +26,9 @@ impl List {
     pub fn run(&self, runtime: &Runtime) -> Outcome {
         let list = runtime.list()?;
         if self.quiet {
-            list.iter().for_each(|one| say(&one.state.id));
+            for one in &list {
+                say(&one.state.id);
+            }
             return Ok(0);
         }
         match self.format {

@@ -26,6 +26,9 @@ pub(super) fn run(single: SingleThreaded, channel: &Channel, program: impl FnOnc
             1
         })
         .map_err(failed(Stage::Reaper, ""))?;
+    // The caller's command line is not the container's business. Without /proc it
+    // can't be read from inside either.
+    let _ = onggi_sys::process::set_title(c"init");
     // Also our end of the channel, so that the parent sees the end of file once
     // the program runs.
     onggi_sys::process::close_range(3, u32::MAX).map_err(failed(Stage::Reaper, ""))?;

@@ -1,0 +1,175 @@
+//! `onggi oci`, the OCI runtime interface, through the built binary: the life of a container
+//! (runtime-spec, "Lifecycle"), refusals in the wrong state, hooks, and what stays behind: nothing.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use onggi_testkit::needs;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Bundle(TempDir);
+
+/// A bundle of busybox that runs `args`; `None` (a skip) where that can't be.
+fn bundle(args: &[&str]) -> Option<Bundle> {
+    if needs::root().is_missing() || needs::programs(&["busybox"]).is_missing() {
+        return None;
+    }
+    let folder = tempfile::Builder::new().prefix("onggi-oci.").tempdir_in("/var/tmp").unwrap();
+    let bundle = Bundle(folder);
+    let bin = bundle.path().join("rootfs/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::copy(needs::find_program("busybox").unwrap(), bin.join("busybox")).unwrap();
+    for name in ["sh", "sleep", "cat", "id", "true", "echo"] {
+        symlink("busybox", bin.join(name)).unwrap();
+    }
+    assert!(bundle.oci(&["spec", "--bundle", bundle.path().to_str().unwrap()]).status.success());
+    bundle.change(|config| {
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(args);
+        config["root"]["readonly"] = json!(false);
+    });
+    Some(bundle)
+}
+
+impl Bundle {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.path().join("config.json");
+        let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).unwrap();
+    }
+
+    fn oci(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onggi"));
+        command.arg("oci").arg("--root").arg(self.state()).args(arguments).current_dir(self.path());
+        // Into files: a container that inherits a pipe would keep it open.
+        let (out, err) = (self.path().join("out"), self.path().join("err"));
+        let file = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
+        let status = command.stdin(Stdio::null()).stdout(file(&out)).stderr(file(&err)).status().unwrap();
+        Output { status, stdout: std::fs::read(out).unwrap(), stderr: std::fs::read(err).unwrap() }
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.oci(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, arguments: &[&str], code: i32, words: &str) {
+        let output = self.oci(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(words), "{words:?} not in {text}");
+    }
+
+    fn status(&self, id: &str) -> String {
+        let state: Value = serde_json::from_str(&self.succeeds(&["state", id])).unwrap();
+        state["status"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn the_life_of_a_container() {
+    let Some(bundle) = bundle(&["sleep", "60"]) else { return };
+    let id = format!("onggi-test-{}", std::process::id());
+    let id = id.as_str();
+    bundle.succeeds(&["create", id]);
+    assert_eq!(bundle.status(id), "created");
+    bundle.fails(&["create", id], 1, "there already");
+    bundle.succeeds(&["start", id]);
+    assert_eq!(bundle.status(id), "running");
+    bundle.fails(&["start", id], 1, "it is running");
+    bundle.fails(&["delete", id], 1, "it is running");
+    assert_eq!(bundle.succeeds(&["exec", id, "id", "-u"]).trim(), "0");
+    assert_eq!(
+        bundle.succeeds(&["exec", "-u", "7:8", "-e", "A=b", id, "sh", "-c", "id -u; echo $A"]),
+        "7\nb\n"
+    );
+    bundle.fails(&["exec", id, "nosuch"], 127, "not found in PATH");
+    assert_eq!(bundle.oci(&["exec", id, "sh", "-c", "exit 5"]).status.code(), Some(5));
+    bundle.succeeds(&["pause", id]);
+    assert_eq!(bundle.status(id), "paused");
+    bundle.fails(&["exec", id, "true"], 1, "paused");
+    bundle.succeeds(&["resume", id]);
+    let listed: Value = serde_json::from_str(&bundle.succeeds(&["list", "--format", "json"])).unwrap();
+    assert_eq!(listed[0]["id"], json!(id));
+    let processes: Value = serde_json::from_str(&bundle.succeeds(&["ps", "--format", "json", id])).unwrap();
+    assert_eq!(processes.as_array().unwrap().len(), 1);
+    bundle.succeeds(&["update", "--pids-limit", "20", id]);
+    bundle.succeeds(&["kill", id, "KILL"]);
+    for _ in 0..100 {
+        if bundle.status(id) == "stopped" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    bundle.fails(&["kill", id], 1, "it is stopped");
+    bundle.succeeds(&["delete", id]);
+    bundle.fails(&["state", id], 1, "does not exist");
+    assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);
+    for tree in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+        assert!(!tree.unwrap().path().join("onggi").join(id).exists());
+    }
+}
+
+#[test]
+fn run_gives_the_status_and_leaves_nothing() {
+    let Some(bundle) = bundle(&["sh", "-c", "echo hi; exit 3"]) else { return };
+    let id = format!("onggi-run-{}", std::process::id());
+    let output = bundle.oci(&["run", &id]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"hi\n".as_slice()));
+    assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);
+    bundle.change(|config| config["process"]["args"] = json!(["/nosuch"]));
+    bundle.fails(&["create", &id], 1, "no such file or directory");
+    assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);
+    bundle.fails(&["run", "../x"], 1, "container id");
+    bundle.fails(&["--systemd-cgroup", "run", &id], 1, "--systemd-cgroup");
+}
+
+#[test]
+fn hooks_read_the_state_in_their_order() {
+    let Some(bundle) = bundle(&["true"]) else { return };
+    let log = bundle.path().join("hooks.log");
+    let script = bundle.path().join("hook");
+    // The caller's hooks see the host's files; that of startContainer sees the container's.
+    std::fs::write(&script, format!("#!/bin/sh\necho \"$1 $(cat)\" >> {}\n", log.display())).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let hook = |name: &str| json!([{"path": script, "args": ["hook", name], "env": ["PATH=/usr/bin:/bin"]}]);
+    let inside = json!([{"path": "/bin/sh", "args": ["sh", "-c", "cat > /started"]}]);
+    bundle.change(|config| {
+        config["hooks"] = json!({
+            "prestart": hook("prestart"), "createRuntime": hook("createRuntime"),
+            "createContainer": hook("createContainer"), "startContainer": inside,
+            "poststart": hook("poststart"), "poststop": hook("poststop"),
+        });
+    });
+    let id = format!("onggi-hooks-{}", std::process::id());
+    bundle.succeeds(&["run", &id]);
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let names: Vec<&str> = lines.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]);
+    for line in lines.lines() {
+        let state: Value = serde_json::from_str(line.split_once(' ').unwrap().1).unwrap();
+        assert_eq!(state["id"], json!(id));
+    }
+    let started = std::fs::read_to_string(bundle.path().join("rootfs/started")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&started).unwrap()["status"], json!("created"));
+    bundle.change(|config| config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]}));
+    bundle.fails(&["run", &id], 1, "createRuntime hook /bin/false failed");
+    let slow = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "30"], "timeout": 1}]});
+    bundle.change(|config| config["hooks"] = slow);
+    bundle.fails(&["run", &id], 1, "time-out");
+    assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);
+}
