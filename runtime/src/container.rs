@@ -123,6 +123,7 @@ pub struct Container {
     cgroup: Option<Cgroup>,
     on_created: Option<CreatedCallback>,
     gate: Option<OwnedFd>,
+    new_keyring: bool,
 }
 
 impl fmt::Debug for Container {
@@ -147,6 +148,7 @@ impl Container {
             cgroup: None,
             on_created: None,
             gate: None,
+            new_keyring: true,
         }
     }
 
@@ -208,6 +210,14 @@ impl Container {
     #[must_use]
     pub fn cgroup(mut self, cgroup: Cgroup) -> Self {
         self.cgroup = Some(cgroup);
+        self
+    }
+
+    /// Whether the container gets a session keyring of its own (the default) rather
+    /// than the caller's.
+    #[must_use]
+    pub fn new_keyring(mut self, new: bool) -> Self {
+        self.new_keyring = new;
         self
     }
 
@@ -283,6 +293,11 @@ impl Container {
             late_cgroup_namespace,
             preserved: self.preserved,
             gate: self.gate.take(),
+            keyring: if self.new_keyring {
+                std::ffi::CString::new(format!("_ses.{}", self.id)).ok()
+            } else {
+                None
+            },
             hooks: hooks.clone(),
         };
         let cgroup_dir = self.cgroup.as_ref().and_then(Cgroup::clone_into);

@@ -80,6 +80,8 @@ pub(crate) struct Init<'a> {
     pub(crate) preserved: u32,
     /// A listening socket: somebody connects when the program is to start.
     pub(crate) gate: Option<OwnedFd>,
+    /// The name of a new session keyring; without, the caller's is inherited.
+    pub(crate) keyring: Option<CString>,
     /// Hooks that run in the container, and the state that they read.
     pub(crate) hooks: Option<Hooks>,
 }
@@ -108,12 +110,24 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         late_cgroup_namespace,
         preserved,
         gate,
+        keyring,
         hooks,
     } = init;
     // Directories and nodes get the modes that are asked for.
     rustix::process::umask(rustix::fs::Mode::empty());
     let mapped = channel.expect(MAPPED).map_err(failed(Stage::Handshake, ""))?;
     let host_pid = <[u8; 4]>::try_from(mapped.body.as_slice()).map_or(0, i32::from_ne_bytes);
+    if let Some(name) = keyring {
+        // The caller's keys are not for the container. Made before the ids change: the
+        // quota of keys is the caller's then, and root's is large. A kernel without keys has
+        // none to hide.
+        match onggi_sys::process::new_session_keyring(&name) {
+            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::NOSYS.raw_os_error()) => {
+                return Err(failed(Stage::Keyring, lossy(&name))(error));
+            }
+            _ => {}
+        }
+    }
     identity::container_root(plan)?;
     // From here on nobody in the container may look into this process or at its
     // executable through /proc.

@@ -34,7 +34,7 @@ pub struct Common {
     /// Don't use pivot_root (not supported: it would leave the host's root reachable)
     #[arg(long)]
     no_pivot: bool,
-    /// Keep the session keyring (it is always kept)
+    /// Share the session keyring of the caller
     #[arg(long)]
     no_new_keyring: bool,
 }
@@ -52,6 +52,7 @@ impl Common {
             console_socket: self.console_socket.clone(),
             pid_file: self.pid_file.clone(),
             preserve_fds: self.preserve_fds,
+            no_new_keyring: self.no_new_keyring,
         })
     }
 }

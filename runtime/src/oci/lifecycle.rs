@@ -32,6 +32,8 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// Descriptors from 3 up that the process inherits.
     pub preserve_fds: u32,
+    /// Share the caller's session keyring.
+    pub no_new_keyring: bool,
 }
 
 /// How long `delete --force` waits for a killed process.
@@ -118,6 +120,7 @@ impl Runtime {
             .stdio(stdio)
             .die_with_parent(false)
             .preserve_descriptors(options.preserve_fds)
+            .new_keyring(!options.no_new_keyring)
             .gate(gate);
         let has_cgroup = cgroup.is_some();
         if let Some(cgroup) = cgroup {
