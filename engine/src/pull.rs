@@ -27,8 +27,9 @@ use crate::Engine;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Stage};
 
-/// How many chunks of a layer may wait between the network and the disk.
-const WAITING_CHUNKS: usize = 32;
+/// How many chunks of a layer may wait between the network and the disk. A chunk is what one read from
+/// a socket gave, up to half a megabyte, and all layers come at once.
+const WAITING_CHUNKS: usize = 4;
 /// How deep indexes may nest; nobody goes beyond two.
 const MAX_NESTING: usize = 4;
 
