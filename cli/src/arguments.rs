@@ -7,9 +7,9 @@ use std::ffi::OsString;
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Command as ClapCommand, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser};
 
-use crate::commands::Command;
+use crate::commands::{Command, RunOptions};
 use crate::failure::Failure;
 use crate::session::{GlobalOptions, Session};
 
@@ -29,9 +29,25 @@ pub struct Arguments {
 
 /// Reads the command line.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<(Session, Command), Failure> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    // The whole tree takes longer to build than a container takes to start.
+    if words.get(1).is_some_and(|word| word == "run") {
+        return parse_run(words);
+    }
     let matches = command_line().try_get_matches_from(words)?;
     let arguments = Arguments::from_arg_matches(&matches)?;
     Ok((Session::new(arguments.global), arguments.command))
+}
+
+/// Reads the command line of `run`, with nothing of the tree but that command.
+fn parse_run(words: Vec<OsString>) -> Result<(Session, Command), Failure> {
+    let run = RunOptions::augment_args(ClapCommand::new("run"));
+    let command = GlobalOptions::augment_args(ClapCommand::new("onggi")).subcommand(run);
+    let matches = with_docker_switches(command).try_get_matches_from(words)?;
+    let global = GlobalOptions::from_arg_matches(&matches)?;
+    let run = matches.subcommand_matches("run").map(RunOptions::from_arg_matches).transpose()?;
+    // The caller saw the word, so clap saw it too.
+    Ok((Session::new(global), Command::Run(run.expect("the first word is the subcommand"))))
 }
 
 /// The whole tree of commands, also for completions and manual pages.

@@ -26,6 +26,8 @@ use std::process::ExitCode;
 use crate::failure::Failure;
 use crate::session::Session;
 
+pub use run::Options as RunOptions;
+
 /// What `onggi` can be told to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
