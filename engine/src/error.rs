@@ -43,6 +43,16 @@ pub enum Error {
         /// The artifact's type.
         kind: String,
     },
+    /// A config that cannot be read.
+    #[error("{reference} is damaged: its config {digest} cannot be used: {source}")]
+    ImageConfig {
+        /// The image.
+        reference: String,
+        /// The config's digest.
+        digest: onggi_oci::Digest,
+        /// What is wrong with it.
+        source: onggi_oci::Error,
+    },
     /// Manifest and config disagree.
     #[error("{reference} is damaged: its manifest lists {blobs} layers, its config {diff_ids}")]
     LayerCount {
@@ -260,7 +270,7 @@ impl Error {
     /// The class of this failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Oci(error) => error.kind(),
+            Self::Oci(error) | Self::ImageConfig { source: error, .. } => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Registry(error) => error.kind(),
             Self::Runtime(error) => error.kind(),

@@ -145,16 +145,21 @@ async fn plan(client: &Client, lease: &Lease, reference: &Reference, platform: &
         let kind = manifest.artifact_type.unwrap_or_else(|| manifest.config.media_type.to_string());
         return Err(Error::NotAnImage { reference: reference.familiar(), kind });
     }
+    let parse = |bytes: &[u8]| {
+        let digest = manifest.config.digest.clone();
+        let invalid = |source| Error::ImageConfig { reference: reference.familiar(), digest, source };
+        ImageConfig::parse(bytes).map_err(invalid)
+    };
     let config = match lease.claim_blob(&manifest.config)? {
         Claim::Fetch(permit) => {
             let bytes = client.blob_bytes(reference, &manifest.config, MAX_CONFIG).await?;
-            let config = ImageConfig::parse(&bytes)?;
+            let config = parse(&bytes)?;
             // Published before the claim is given back, so that whoever waits for it finds it.
             lease.store().publish(vec![lease.stage(&manifest.config, &bytes)?])?;
             drop(permit);
             config
         }
-        _ => ImageConfig::parse(&lease.store().read_blob(&manifest.config.digest)?)?,
+        _ => parse(&lease.store().read_blob(&manifest.config.digest)?)?,
     };
     let layers = layers(&manifest, &config, reference)?;
     documents.reverse();

@@ -61,6 +61,15 @@ pub enum Error {
         /// Its own words; empty when it gave none.
         message: String,
     },
+    /// The token server failed as often as we asked. The request that needs the token is not repeated
+    /// for that: attempts of attempts would take minutes.
+    #[error("no token for {scopes}: {source}")]
+    NoToken {
+        /// What the token was to allow.
+        scopes: String,
+        /// The last failure.
+        source: Box<Error>,
+    },
     /// Too many requests, and waiting as the registry asked would take too long.
     #[error("{host} allows no more requests for now{}{}", wait(.retry_after.as_ref()), said(.message))]
     RateLimited {
@@ -265,6 +274,7 @@ impl Error {
                 ErrorKind::Corrupt
             }
             Self::Manifest { source, .. } => source.kind(),
+            Self::NoToken { source, .. } => source.kind(),
             Self::Invalid { .. } | Self::Configuration { .. } => ErrorKind::Invalid,
             Self::File { .. } | Self::Source { .. } | Self::CredentialHelper { .. } => ErrorKind::Io,
             Self::RateLimited { .. }

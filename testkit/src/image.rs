@@ -11,6 +11,7 @@ use serde_json::json;
 pub struct ImageMaker {
     layers: Vec<(Bytes, Bytes)>,
     cmd: Vec<String>,
+    settings: Vec<(String, serde_json::Value)>,
     docker: bool,
 }
 
@@ -72,6 +73,13 @@ impl ImageMaker {
         self
     }
 
+    /// Sets a field of the config's `config`, e.g. `User` or `WorkingDir`.
+    #[must_use]
+    pub fn set(mut self, field: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.settings.push((field.to_owned(), value.into()));
+        self
+    }
+
     /// Uses Docker's media types in place of OCI's.
     #[must_use]
     pub fn docker(mut self) -> Self {
@@ -84,12 +92,15 @@ impl ImageMaker {
         let platform = onggi_oci::Platform::host();
         let diff_ids: Vec<String> =
             self.layers.iter().map(|(tar, _)| Digest::sha256(tar).to_string()).collect();
-        let config = json!({
+        let mut config = json!({
             "architecture": platform.architecture, "os": platform.os,
             "config": { "Cmd": self.cmd },
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
             "history": diff_ids.iter().map(|_| json!({ "created_by": "testkit" })).collect::<Vec<_>>(),
         });
+        for (field, value) in self.settings {
+            config["config"][field] = value;
+        }
         let config = Bytes::from(config.to_string());
         let (media_type, config_type, layer_type) = if self.docker {
             (MediaType::DockerManifest, MediaType::DockerConfig, MediaType::DockerLayer)
@@ -119,6 +130,28 @@ impl TestImage {
     /// The manifest's digest.
     pub fn digest(&self) -> Digest {
         Digest::sha256(&self.manifest)
+    }
+
+    /// An OCI layout with the image under this name, as the members of an archive.
+    pub fn layout(&self, name: &str) -> Vec<(String, Bytes)> {
+        let manifest = Descriptor::of(self.media_type.clone(), &self.manifest);
+        let entry = json!({
+            "mediaType": manifest.media_type.to_string(),
+            "digest": manifest.digest.to_string(),
+            "size": manifest.size,
+            "annotations": { "io.containerd.image.name": name },
+        });
+        let index = json!({
+            "schemaVersion": 2, "mediaType": MediaType::OciIndex.to_string(), "manifests": [entry],
+        });
+        let blob = |descriptor: &Descriptor| format!("blobs/sha256/{}", descriptor.digest.hex());
+        let mut members = vec![
+            ("oci-layout".to_owned(), Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#)),
+            ("index.json".to_owned(), index.to_string().into()),
+            (blob(&manifest), self.manifest.clone()),
+        ];
+        members.extend(self.blobs().map(|(descriptor, bytes)| (blob(descriptor), bytes.clone())));
+        members
     }
 
     /// Config and layers with their descriptors.

@@ -16,6 +16,7 @@ mod registry;
 pub use docker_registry::{DockerRegistry, Security};
 pub use http::Record;
 pub use image::{ImageMaker, TestImage};
+pub use onggi_oci::Digest;
 pub use registry::{Auth, Fault, Registry};
 
 /// Whether the programs that a test needs are installed; see [`needs`] for what happens if one is not.

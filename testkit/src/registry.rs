@@ -30,6 +30,8 @@ pub enum Auth {
 /// A way to misbehave.
 #[derive(Clone, Debug)]
 pub enum Fault {
+    /// Another fault, but only of requests whose path contains the text.
+    At(String, Box<Fault>),
     /// Closes the connection at this offset of a blob.
     CutBlob(usize),
     /// Falls silent at this offset of a blob.
@@ -78,6 +80,9 @@ struct State {
     uploads: HashMap<String, Vec<u8>>,
     tokens: HashMap<String, (bool, Vec<String>)>,
     faults: Vec<(Fault, Option<u32>)>,
+    misbehaved: u64,
+    /// The path of the request that is being answered.
+    path: String,
     log: Vec<Record>,
     next: u64,
 }
@@ -121,6 +126,11 @@ impl Registry {
     /// Behaves again.
     pub fn behave(&self) {
         self.shared.state().faults.clear();
+    }
+
+    /// How often a fault applied so far.
+    pub fn misbehaved(&self) -> u64 {
+        self.shared.state().misbehaved
     }
 
     /// Holds a blob.
@@ -195,8 +205,13 @@ impl Registry {
 impl State {
     /// Whether a fault applies, which counts as one of its times.
     fn fault<T>(&mut self, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
-        let (index, found) =
-            self.faults.iter().enumerate().find_map(|(index, (fault, _))| Some((index, pick(fault)?)))?;
+        let here = |fault: &Fault| match fault {
+            Fault::At(path, fault) => self.path.contains(path).then(|| pick(fault)).flatten(),
+            fault => pick(fault),
+        };
+        let mut numbered = self.faults.iter().enumerate();
+        let (index, found) = numbered.find_map(|(index, (fault, _))| Some((index, here(fault)?)))?;
+        self.misbehaved += 1;
         match &mut self.faults[index].1 {
             Some(times) if *times <= 1 => drop(self.faults.remove(index)),
             Some(times) => *times -= 1,
@@ -217,7 +232,12 @@ impl Service for Shared {
             record.path.contains("/blobs/uploads/") && matches!(record.method.as_str(), "PUT" | "PATCH");
         let large = record.headers.get("content-length").is_some_and(|length| length != "0");
         let pick = |fault: &Fault| if let Fault::CutUpload(at) = fault { Some(*at) } else { None };
-        if uploads && large { self.state().fault(pick) } else { None }
+        if !uploads || !large {
+            return None;
+        }
+        let mut state = self.state();
+        state.path.clone_from(&record.path);
+        state.fault(pick)
     }
 
     fn serve(&self, request: Request) -> Answer {
@@ -228,6 +248,7 @@ impl Service for Shared {
             logged.query = pairs(&String::from_utf8_lossy(&request.body));
         }
         state.log.push(logged);
+        state.path.clone_from(&record.path);
         if let Some((status, after)) = state.fault(|fault| match fault {
             Fault::Status(path, status, after) if record.path.contains(path) => Some((*status, *after)),
             _ => None,

@@ -5,9 +5,16 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-use onggi_testkit::needs;
+use onggi_testkit::{TestImage, needs};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+/// Far beyond what anything takes here, also on a loaded machine: what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The built command with a store, credentials and configuration of its own, gone when dropped.
 pub struct Onggi {
@@ -78,6 +85,26 @@ impl Onggi {
         done
     }
 
+    /// Puts an image of the testkit into the store.
+    #[track_caller]
+    pub fn load(&self, image: &TestImage, name: &str) {
+        let archive = self.folder().join("image.tar");
+        std::fs::write(&archive, archive_of(image.layout(name))).expect("an archive");
+        self.ok(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]);
+    }
+
+    /// The names that the store has.
+    #[track_caller]
+    pub fn images(&self) -> String {
+        self.ok(["images", "--format", "{{.Repository}}:{{.Tag}}"])
+    }
+
+    /// What is unfinished in the store.
+    pub fn unfinished(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root().join("ingest")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// Fails the test unless every blob, layer and ref of the store is whole.
     #[track_caller]
     pub fn assert_store_is_clean(&self) {
@@ -94,9 +121,21 @@ pub struct Done {
 }
 
 impl Done {
+    /// Runs to the end. What is not done within [`PATIENCE`] is killed, and so has no status.
     pub fn of(command: &mut Command) -> Self {
         let shown = format!("{command:?}");
-        let Output { status, stdout, stderr } = command.output().expect("the program starts");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.expect("the program starts");
+        let pid = Pid::from_child(&child);
+        let (ended, end) = mpsc::channel::<()>();
+        let guard = thread::spawn(move || {
+            if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        let Output { status, stdout, stderr } = child.wait_with_output().expect("the program ends");
+        drop(ended);
+        guard.join().expect("the guard ends");
         Self {
             shown,
             code: status.code(),
@@ -132,6 +171,18 @@ impl Done {
         assert!(!self.stderr.trim().is_empty(), "{} failed without a word", self.shown);
         assert!(!self.stderr.contains("panicked"), "{} panicked: {}", self.shown, self.stderr);
     }
+}
+
+/// An archive with these files.
+pub fn archive_of(members: impl IntoIterator<Item = (String, impl AsRef<[u8]>)>) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.as_ref().len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, content.as_ref()).expect("a member");
+    }
+    archive.into_inner().expect("an archive")
 }
 
 /// Runs another tool and expects success.

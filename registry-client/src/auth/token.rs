@@ -62,7 +62,12 @@ pub(super) async fn fetch(
         }
         _ => query(realm, service, scopes),
     };
-    let response = transport.send_with_retries(&request, "get a token from", &host).await?;
+    let given_up = |error: Error| match error.is_passing() {
+        true => Error::NoToken { scopes: scopes.join(" "), source: Box::new(error) },
+        false => error,
+    };
+    let sent = transport.send_with_retries(&request, "get a token from", &host).await;
+    let response = sent.map_err(given_up)?;
     let status = response.status();
     let body = transport.read_bounded(response, MAX_ANSWER, "get a token from", &host).await?;
     if !status.is_success() {
@@ -80,13 +85,13 @@ pub(super) async fn fetch(
                 message,
                 authenticated: false,
             },
-            _ => Error::Registry {
-                operation: "give a token for",
-                object: scopes.join(" "),
+            _ => given_up(Error::Registry {
+                operation: "give",
+                object: "a token".to_owned(),
                 host,
                 status: status.as_u16(),
                 message,
-            },
+            }),
         });
     }
     let problem = |problem: &str| Error::Protocol {
