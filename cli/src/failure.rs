@@ -21,6 +21,8 @@ pub enum Failure {
     Engine(EngineError),
     /// `run` could not start the container: Docker reserves 125 to 127 for that.
     Run(EngineError),
+    /// `exec` could not start the program: 126 and 127 for that, else 1.
+    Exec(EngineError),
     /// The answer could not be written.
     Output(io::Error),
     /// A file, stream or terminal of the caller's did not work: what was tried, and the cause.
@@ -59,7 +61,7 @@ impl Failure {
             Self::Flag(flag) => {
                 eprintln!("onggi: unknown flag: {flag}\n\nRun 'onggi run --help' for more information");
             }
-            Self::Engine(error) | Self::Run(error) => {
+            Self::Engine(error) | Self::Run(error) | Self::Exec(error) => {
                 eprintln!("onggi: {error}");
                 if let Some(hint) = hint(error) {
                     eprintln!("hint: {hint}");
@@ -80,6 +82,7 @@ impl Failure {
             Self::Usage(error) => arguments::usage_status(error),
             Self::Flag(_) => CANNOT_RUN,
             Self::Run(error) => error.exit_status().unwrap_or(CANNOT_RUN),
+            Self::Exec(error) => error.exit_status().filter(|status| *status != CANNOT_RUN).unwrap_or(1),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => BROKEN_PIPE,
             Self::Engine(_) | Self::Output(_) | Self::Local(..) | Self::Input(_) => 1,
             Self::Silent(status) => *status,

@@ -229,6 +229,57 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A value that a flag can't have.
+    #[error("{flag}: {problem}")]
+    Flag {
+        /// As on the command line.
+        flag: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A wish that this host or this version can't fulfil.
+    #[error("{flag} is not supported: {why}")]
+    FlagUnsupported {
+        /// As on the command line.
+        flag: String,
+        /// The reason.
+        why: String,
+    },
+    /// A limit that can't be set.
+    #[error("cannot set {flags}: {source}{hint}")]
+    Limit {
+        /// The flags that ask for it.
+        flags: String,
+        /// What the runtime answered.
+        source: Box<onggi_runtime::Error>,
+        /// What can be done about it.
+        hint: &'static str,
+    },
+    /// No container has this name or ID.
+    #[error("No such container: {name}")]
+    NoContainer {
+        /// As given.
+        name: String,
+    },
+    /// The beginning of several IDs.
+    #[error("the ID {name} is the beginning of those of several containers: give more of it")]
+    AmbiguousContainer {
+        /// As given.
+        name: String,
+    },
+    /// A container that does not run.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// Its ID.
+        id: String,
+    },
+    /// A container that runs.
+    #[error("cannot remove container {name}: container is running: stop it first, or remove it with --force")]
+    StillRunning {
+        /// Its name or ID.
+        name: String,
+    },
+
     /// The specification of the container could not be put together.
     #[error("cannot describe the container: {source}")]
     Specification {
@@ -262,6 +313,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// A flag with a value that makes no sense.
+    pub(crate) fn flag(flag: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Flag { flag: flag.into(), problem: problem.into() }
+    }
+
+    /// A flag that can't be had.
+    pub(crate) fn flag_unsupported(flag: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::FlagUnsupported { flag: flag.into(), why: why.into() }
+    }
+
     /// For `map_err`.
     pub(crate) fn specification(source: oci_spec::OciSpecError) -> Self {
         Self::Specification { source }
@@ -274,6 +335,11 @@ impl Error {
             Self::Image(error) => error.kind(),
             Self::Registry(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
+            Self::Limit { source, .. } => source.kind(),
+            Self::NoContainer { .. } => ErrorKind::NotFound,
+            Self::FlagUnsupported { .. } => ErrorKind::Unsupported,
+            Self::NotRunning { .. } | Self::StillRunning { .. } => ErrorKind::Conflict,
+            Self::Flag { .. } | Self::AmbiguousContainer { .. } => ErrorKind::Invalid,
             Self::NoPlatform { .. } | Self::UnknownUser { .. } | Self::NothingToPush { .. } => {
                 ErrorKind::NotFound
             }

@@ -38,6 +38,7 @@ pub struct Exec {
     stdio: Stdio,
     filter: Option<Filter>,
     preserved: u32,
+    join_cgroups: bool,
 }
 
 impl Exec {
@@ -45,7 +46,7 @@ impl Exec {
     /// pid namespace). It joins all namespaces and control groups of that one;
     /// everything else is as `process` says.
     pub fn new(target: Pid, process: runtime::Process) -> Self {
-        Self { target, process, stdio: Stdio::Inherit, filter: None, preserved: 0 }
+        Self { target, process, stdio: Stdio::Inherit, filter: None, preserved: 0, join_cgroups: true }
     }
 
     /// The standard descriptors; as [`Container::stdio`](crate::Container::stdio).
@@ -59,6 +60,14 @@ impl Exec {
     #[must_use]
     pub fn filter(mut self, filter: Option<Filter>) -> Self {
         self.filter = filter;
+        self
+    }
+
+    /// Whether it joins the control groups of the container (the default). A container without groups
+    /// of its own is in those of whoever started it, and an ordinary user may not enter them.
+    #[must_use]
+    pub fn join_cgroups(mut self, join: bool) -> Self {
+        self.join_cgroups = join;
         self
     }
 
@@ -108,7 +117,8 @@ impl Exec {
             })
             .map_err(Error::io("start", "a process to join the container"))?;
         // Groups first: what the container may use counts from here on.
-        let outcome = cgroup::join_like(helper.pid, self.target)
+        let joined = if self.join_cgroups { cgroup::join_like(helper.pid, self.target) } else { Ok(()) };
+        let outcome = joined
             .and_then(|()| ours.send(MAPPED, &[], None).map_err(Error::io("talk to", "the joining process")));
         let outcome = outcome.and_then(|()| meet(&ours));
         let _ = waitpid(Some(helper.pid), WaitOptions::empty());

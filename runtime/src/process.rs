@@ -113,6 +113,11 @@ impl Process {
         self.cgroup.as_ref()
     }
 
+    /// The control groups, for a caller who looks at them before he removes them.
+    pub fn take_cgroup(&mut self) -> Option<Cgroup> {
+        self.cgroup.take()
+    }
+
     /// Sends it a signal; one that has ended takes it without an error.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod completion;
 mod environment;
+mod exec;
 mod filter;
 mod history;
 mod image;
@@ -12,8 +13,10 @@ mod load;
 mod login;
 mod logout;
 mod man;
+mod ps;
 mod pull;
 mod push;
+mod rm;
 mod rmi;
 mod run;
 mod save;
@@ -32,7 +35,13 @@ pub use run::Options as RunOptions;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Run a command in a new container
-    Run(run::Options),
+    Run(Box<run::Options>),
+    /// Run a command in a running container
+    Exec(exec::Options),
+    /// List containers
+    Ps(ps::Options),
+    /// Remove containers
+    Rm(rm::Options),
     /// Download an image from a registry
     Pull(pull::Options),
     /// Upload an image to a registry
@@ -77,6 +86,9 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(options) => return options.run(session),
+            Self::Exec(options) => return options.run(session),
+            Self::Ps(options) => options.run(session),
+            Self::Rm(options) => options.run(session),
             Self::Pull(options) => options.run(session),
             Self::Push(options) => options.run(session),
             Self::Images(options) => options.run(session),

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-use super::Network;
+use super::request::Network;
 
 /// What every `hosts` begins with (as Docker's).
 const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n\
@@ -26,12 +27,61 @@ pub(super) struct HostFile {
     pub target: &'static str,
 }
 
+/// Names and name servers that the caller adds.
+#[derive(Clone, Debug, Default)]
+pub struct Resolver {
+    /// Name servers in place of the host's.
+    pub servers: Vec<IpAddr>,
+    /// Search domains in place of the host's; a single `.` for none.
+    pub search: Vec<String>,
+    /// Options of the resolver in place of the host's.
+    pub options: Vec<String>,
+    /// Further names and their addresses.
+    pub hosts: Vec<(String, IpAddr)>,
+}
+
+impl Resolver {
+    /// The host's `resolv.conf` with the caller's lines in place of its own.
+    fn resolv_conf(&self, of_host: &str) -> String {
+        let (servers, search, options) =
+            (!self.servers.is_empty(), !self.search.is_empty(), !self.options.is_empty());
+        if !(servers || search || options) {
+            return of_host.to_owned();
+        }
+        let replaced = |line: &str| match line.split_whitespace().next() {
+            Some("nameserver") => servers,
+            Some("search" | "domain") => search,
+            Some("options") => options,
+            _ => false,
+        };
+        let kept = of_host.lines().filter(|line| !replaced(line)).map(|line| format!("{line}\n"));
+        let mut text: String = kept.collect();
+        text.extend(self.servers.iter().map(|server| format!("nameserver {server}\n")));
+        if search && self.search != ["."] {
+            text += &format!("search {}\n", self.search.join(" "));
+        }
+        if options {
+            text += &format!("options {}\n", self.options.join(" "));
+        }
+        text
+    }
+}
+
 /// Writes the files into `dir`.
-pub(super) fn write(dir: &Path, hostname: &str, network: Network) -> Result<[HostFile; 3]> {
-    let hosts = match network {
+pub(super) fn write(
+    dir: &Path,
+    hostname: &str,
+    network: Network,
+    resolver: &Resolver,
+) -> Result<[HostFile; 3]> {
+    let mut hosts = match network {
         Network::None => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n"),
         Network::Host => of_host("/etc/hosts")?,
     };
+    if !hosts.is_empty() && !hosts.ends_with('\n') {
+        hosts.push('\n');
+    }
+    hosts.extend(resolver.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")));
     let file = |name: &str, target, text: &str| -> Result<HostFile> {
         let source = dir.join(name);
         fs::write(&source, text).map_err(|e| Error::Write { path: source.clone(), source: e })?;
@@ -40,7 +90,7 @@ pub(super) fn write(dir: &Path, hostname: &str, network: Network) -> Result<[Hos
     Ok([
         file("hostname", "/etc/hostname", &format!("{hostname}\n"))?,
         file("hosts", "/etc/hosts", &hosts)?,
-        file("resolv.conf", "/etc/resolv.conf", &of_host("/etc/resolv.conf")?)?,
+        file("resolv.conf", "/etc/resolv.conf", &resolver.resolv_conf(&of_host("/etc/resolv.conf")?))?,
     ])
 }
 
@@ -50,5 +100,22 @@ fn of_host(path: &str) -> Result<String> {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(source) => Err(Error::Read { path: path.into(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_lines_replace_those_of_the_same_kind() {
+        let host = "# note\nnameserver 10.0.0.1\nsearch lan\noptions edns0\n";
+        let mut resolver = Resolver::default();
+        assert_eq!(resolver.resolv_conf(host), host);
+        resolver.servers = vec!["1.1.1.1".parse().unwrap()];
+        resolver.search = vec![".".into()];
+        assert_eq!(resolver.resolv_conf(host), "# note\noptions edns0\nnameserver 1.1.1.1\n");
+        resolver.search = vec!["a.b".into(), "c".into()];
+        assert!(resolver.resolv_conf(host).contains("\nsearch a.b c\n"));
     }
 }

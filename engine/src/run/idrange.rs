@@ -56,6 +56,12 @@ impl IdRange {
         Err(Error::IdsExhausted { slots: SLOTS })
     }
 
+    /// The host's numbers of a container's user and group; those it has none for are its root's.
+    pub(super) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let of = |id: u32| self.first + if id < self.count { id } else { 0 };
+        (of(uid), of(gid))
+    }
+
     /// The map of this range: 0 inside is its first ID.
     pub(super) fn map(&self) -> IdMap {
         IdMap::new(vec![Range { inside: 0, outside: self.first, count: self.count }])

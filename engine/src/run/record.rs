@@ -3,13 +3,15 @@
 //! ```text
 //!   <root>/containers/<id>/
 //!     config.json                     this record; the digests in it keep the image from pruning
+//!     process.json                    its process, for others that join it (see `exec`)
 //!     upper/ work/                    the container's own layer
 //!     hostname hosts resolv.conf      bind-mounted over the image's
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use onggi_oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,7 @@ const MAX_RECORD: u64 = 16 << 20;
 
 /// A container, as its directory tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub struct Record {
     /// 64 hexadecimal digits.
     pub id: String,
     /// What people call it.
@@ -41,6 +43,33 @@ pub(super) struct Record {
     pub created: String,
     /// How its program ended; `None` before that, or if nobody saw it.
     pub exit_status: Option<u8>,
+    /// When its program ended, RFC 3339.
+    #[serde(default)]
+    pub finished: Option<String>,
+    /// Whether something in it was killed because its memory was used up.
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// Whether it has the IDs of whoever started it.
+    #[serde(default)]
+    pub host_ids: bool,
+    /// The wish that implied the host's IDs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ids_because: Option<String>,
+    /// Its control group, below each tree.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
+    /// For filters.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For the runtime.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The signal that asks it to end.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
+    /// Seconds that it has for that.
+    #[serde(default)]
+    pub stop_timeout: Option<i64>,
 }
 
 impl Record {
@@ -58,6 +87,38 @@ impl Record {
         let mut bytes = Vec::new();
         file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(failed)?;
         Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// All records below `containers`; what can't be read is left out.
+    pub(super) fn all(containers: &Path) -> Result<Vec<Self>> {
+        let entries = match fs::read_dir(containers) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(Error::Read { path: containers.into(), source }),
+        };
+        let mut all = Vec::new();
+        for entry in entries.flatten() {
+            all.extend(Self::read(&entry.path())?);
+        }
+        Ok(all)
+    }
+
+    /// The container that a name, an ID or the beginning of an ID means.
+    pub(super) fn find(containers: &Path, text: &str) -> Result<Self> {
+        let missing = || Error::NoContainer { name: text.into() };
+        let mut found: Option<Self> = None;
+        for record in Self::all(containers)? {
+            if record.name.as_deref() == Some(text) || record.id == text {
+                return Ok(record);
+            }
+            if !text.is_empty() && record.id.starts_with(text) {
+                if found.is_some() {
+                    return Err(Error::AmbiguousContainer { name: text.into() });
+                }
+                found = Some(record);
+            }
+        }
+        found.ok_or_else(missing)
     }
 
     /// Writes the record, at once for every reader.
@@ -127,9 +188,27 @@ mod tests {
             arguments: vec!["sh".into()],
             created: "2026-01-01T00:00:00Z".into(),
             exit_status: Some(3),
+            finished: None,
+            oom_killed: false,
+            host_ids: false,
+            host_ids_because: None,
+            cgroup: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            stop_signal: None,
+            stop_timeout: None,
         };
         record.write(&dir).unwrap();
-        assert_eq!(Record::read(&dir).unwrap(), Some(record));
+        assert_eq!(Record::read(&dir).unwrap().as_ref(), Some(&record));
+        for text in ["web", "ab", &record.id] {
+            assert_eq!(Record::find(containers.path(), text).unwrap().id, record.id, "{text}");
+        }
+        for text in ["", "we", "b"] {
+            assert!(
+                matches!(Record::find(containers.path(), text), Err(Error::NoContainer { .. })),
+                "{text}"
+            );
+        }
         assert!(matches!(check_unused(containers.path(), "web"), Err(Error::NameInUse { .. })));
         check_unused(containers.path(), "other").unwrap();
         fs::write(dir.join(FILE), "{\"id\":").unwrap();

@@ -1,0 +1,103 @@
+//! Flags of Docker's `run` that onggi knows and can't honour: each is refused by its name, with the reason.
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
+
+const NETWORKS: &str = "networks with addresses do not exist yet (--network none and host do)";
+const BACKGROUND: &str = "containers run in the foreground only, so far";
+const HEALTH: &str = "health checks do not exist yet";
+const VOLUMES: &str = "volumes do not exist yet (bind mounts do: -v /host:/container)";
+
+/// A flag: its long name, its letter, whether it takes a value, and why not.
+type Flag = (&'static str, Option<char>, bool, &'static str);
+
+const FLAGS: &[Flag] = &[
+    ("detach", Some('d'), false, BACKGROUND),
+    ("detach-keys", None, true, BACKGROUND),
+    ("disable-content-trust", None, false, "there is no Notary support"),
+    ("expose", None, true, NETWORKS),
+    ("gpus", None, true, "GPUs are given with --device"),
+    ("health-cmd", None, true, HEALTH),
+    ("health-interval", None, true, HEALTH),
+    ("health-retries", None, true, HEALTH),
+    ("health-start-interval", None, true, HEALTH),
+    ("health-start-period", None, true, HEALTH),
+    ("health-timeout", None, true, HEALTH),
+    ("ip", None, true, NETWORKS),
+    ("ip6", None, true, NETWORKS),
+    ("kernel-memory", None, true, "the kernel no longer has this limit (--memory counts kernel memory too)"),
+    ("link", None, true, NETWORKS),
+    ("link-local-ip", None, true, NETWORKS),
+    ("log-opt", None, true, "there are no logs in the foreground"),
+    ("mac-address", None, true, NETWORKS),
+    ("network-alias", None, true, NETWORKS),
+    ("no-healthcheck", None, false, HEALTH),
+    ("publish", Some('p'), true, NETWORKS),
+    ("publish-all", Some('P'), false, NETWORKS),
+    ("runtime", None, true, "onggi runs containers itself"),
+    ("storage-opt", None, true, "containers share the filesystem of the store"),
+    ("use-api-socket", None, false, "there is no daemon"),
+    ("volume-driver", None, true, VOLUMES),
+    ("volumes-from", None, true, VOLUMES),
+];
+
+/// Flags that have one value which changes nothing, and are refused with any other.
+const ONLY: &[(&str, &[&str], &str)] = &[
+    ("isolation", &["", "default"], "Linux has one kind of isolation"),
+    ("log-driver", &["", "none"], "there are no logs in the foreground"),
+    ("restart", &["", "no"], BACKGROUND),
+];
+
+/// The flags, for clap.
+#[derive(Debug)]
+pub struct Options;
+
+impl clap::Args for Options {
+    fn augment_args(command: Command) -> Command {
+        let command = FLAGS.iter().fold(command, |command, (name, letter, takes_value, _)| {
+            let arg = Arg::new(*name).long(*name).hide(true);
+            let arg = letter.map_or_else(|| arg.clone(), |letter| arg.clone().short(letter));
+            command.arg(if *takes_value {
+                arg.action(ArgAction::Append).allow_hyphen_values(true)
+            } else {
+                arg.action(ArgAction::SetTrue)
+            })
+        });
+        ONLY.iter().fold(command, |command, (name, values, _)| {
+            let known =
+                values.iter().filter(|value| !value.is_empty()).copied().collect::<Vec<_>>().join(", ");
+            command.arg(Arg::new(*name).long(*name).value_name("VALUE").help(format!("Only: {known}")))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Options {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let refuse = |name: &str, why: &str| {
+            Err(Error::raw(ErrorKind::InvalidValue, format!("--{name} is not supported: {why}\n")))
+        };
+        for (name, _, takes_value, why) in FLAGS {
+            let given = if *takes_value { matches.contains_id(name) } else { matches.get_flag(name) };
+            if given {
+                return refuse(name, why);
+            }
+        }
+        for (name, values, why) in ONLY {
+            if let Some(value) = matches.get_one::<String>(name)
+                && !values.contains(&value.as_str())
+            {
+                return refuse(&format!("{name}={value}"), why);
+            }
+        }
+        Ok(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Flags about what a container may do, and which namespaces and devices it shares with the host.
+
+use onggi_engine::run::{Device, Ipc, Namespaces, Security, Sharing, UserNamespace};
+
+use crate::failure::Failure;
+
+/// What a container may do.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Isolation")]
+#[group(skip)]
+pub struct Options {
+    /// Add Linux capabilities
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
+    /// Drop Linux capabilities
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_drop: Vec<String>,
+    /// Cgroup namespace to use: private (the default) or host
+    #[arg(long, value_name = "MODE", default_value = "private", value_parser = sharing, hide_default_value = true)]
+    cgroupns: Sharing,
+    /// Add a host device to the container
+    #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
+    device: Vec<String>,
+    /// Add a rule to the cgroup allowed devices list
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
+    /// IPC mode to use: private or shareable (its own, the default), none (without /dev/shm) or host
+    #[arg(long, value_name = "MODE", default_value = "private", value_parser = ipc, hide_default_value = true)]
+    ipc: Ipc,
+    /// PID namespace to use: private (the default) or host
+    #[arg(long, value_name = "MODE", default_value = "private", value_parser = sharing, hide_default_value = true)]
+    pid: Sharing,
+    /// Give extended privileges to this container: the host's user IDs, all capabilities and devices, no filter
+    #[arg(long)]
+    privileged: bool,
+    /// Security options: seccomp=unconfined|builtin|FILE, no-new-privileges[=BOOL], apparmor=PROFILE, label=disable, systempaths=unconfined
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// User IDs of the container: private or auto (its own, the default) or host
+    #[arg(long, value_name = "MODE", value_parser = user_namespace)]
+    userns: Option<UserNamespace>,
+    /// UTS namespace to use: private (the default) or host
+    #[arg(long, value_name = "MODE", default_value = "private", value_parser = sharing, hide_default_value = true)]
+    uts: Sharing,
+}
+
+impl Options {
+    pub fn namespaces(&self) -> Namespaces {
+        Namespaces { user: self.userns, pid: self.pid, ipc: self.ipc, uts: self.uts, cgroup: self.cgroupns }
+    }
+
+    pub fn devices(&self) -> Result<Vec<Device>, Failure> {
+        self.device.iter().map(|text| Device::parse(text).map_err(Failure::Run)).collect()
+    }
+
+    pub fn into_security(self) -> Result<Security, Failure> {
+        let mut security = Security {
+            cap_add: self.cap_add,
+            cap_drop: self.cap_drop,
+            privileged: self.privileged,
+            ..Security::default()
+        };
+        for option in &self.security_opt {
+            security.add_option(option).map_err(Failure::Run)?;
+        }
+        for rule in &self.device_cgroup_rule {
+            security.device_rules.push(onggi_engine::run::parse_device_rule(rule).map_err(Failure::Run)?);
+        }
+        Ok(security)
+    }
+}
+
+/// What another container has can't be shared yet.
+fn of_container(text: &str) -> Option<String> {
+    text.starts_with("container:").then(|| "sharing another container's is not supported yet".into())
+}
+
+fn sharing(text: &str) -> Result<Sharing, String> {
+    match text {
+        "private" | "" => Ok(Sharing::Private),
+        "host" => Ok(Sharing::Host),
+        other => Err(of_container(other).unwrap_or_else(|| "expected private or host".into())),
+    }
+}
+
+fn ipc(text: &str) -> Result<Ipc, String> {
+    match text {
+        "private" | "shareable" | "" => Ok(Ipc::Private),
+        "none" => Ok(Ipc::None),
+        "host" => Ok(Ipc::Host),
+        other => {
+            Err(of_container(other).unwrap_or_else(|| "expected private, shareable, none or host".into()))
+        }
+    }
+}
+
+fn user_namespace(text: &str) -> Result<UserNamespace, String> {
+    match text {
+        "private" | "auto" | "" => Ok(UserNamespace::Private),
+        "host" => Ok(UserNamespace::Host),
+        "keep-id" => {
+            Err("keep-id is not supported: the kernel can't show a user's layers with other owners".into())
+        }
+        _ => Err("expected private, auto or host".into()),
+    }
+}
