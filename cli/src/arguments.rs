@@ -47,7 +47,7 @@ fn parse_run(words: Vec<OsString>) -> Result<(Session, Command), Failure> {
     let global = GlobalOptions::from_arg_matches(&matches)?;
     let run = matches.subcommand_matches("run").map(RunOptions::from_arg_matches).transpose()?;
     // The caller saw the word, so clap saw it too.
-    Ok((Session::new(global), Command::Run(run.expect("the first word is the subcommand"))))
+    Ok((Session::new(global), Command::Run(Box::new(run.expect("the first word is the subcommand")))))
 }
 
 /// The whole tree of commands, also for completions and manual pages.
