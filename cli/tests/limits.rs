@@ -217,6 +217,37 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
 }
 
 #[test]
+fn a_parent_of_control_groups_is_the_callers() {
+    let Some(onggi) = setup() else { return };
+    let parent = format!("onggi-test-{}", std::process::id());
+    let mine = Path::new("/sys/fs/cgroup/pids").join(&parent);
+    if std::fs::create_dir(&mine).is_err() {
+        let _ = needs::missing("control groups of version 1");
+        return;
+    }
+    let told =
+        says(&onggi, &["--cgroup-parent", &format!("/{parent}"), "--cgroupns=host"], "cat /proc/self/cgroup");
+    assert!(told.contains(&format!("pids:/{parent}/")), "{told}");
+    assert!(mine.exists(), "the caller's own group is gone");
+    let left: Vec<_> = groups_of(&parent).into_iter().filter(|path| !path.ends_with(&parent)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    for path in groups_of(&parent) {
+        std::fs::remove_dir(path).expect("an empty group");
+    }
+    assert_nothing_left(&onggi);
+}
+
+#[test]
+fn many_at_once_leave_nothing() {
+    let Some(onggi) = setup() else { return };
+    let command = || onggi.command(["run", "--rm", IMAGE, "true"]).spawn().expect("it starts");
+    for mut child in (0..24).map(|_| command()).collect::<Vec<_>>() {
+        assert!(child.wait().expect("its end").success());
+    }
+    assert_nothing_left(&onggi);
+}
+
+#[test]
 fn capabilities_come_and_go() {
     let Some(onggi) = setup() else { return };
     let show = "grep -e CapEff -e NoNewPrivs /proc/self/status | tr -d '\\n\\t'";
@@ -299,6 +330,8 @@ fn devices_are_given_one_by_one() {
         let _ = needs::missing("a device that anybody may open and no container has: /dev/fuse");
         return;
     }
+    // Nor is one that an image brings along.
+    assert!(says(&onggi, &[], "grep ' / ' /proc/mounts").contains("nodev"));
     // A node that the container makes itself is of no use: the group of devices says no.
     let made = run(&onggi, &["--userns=host"], "mknod /tmp/fuse c 10 229 && sh -c ': < /tmp/fuse'");
     assert!(made.stderr.contains("not permitted"), "{}", made.stderr);

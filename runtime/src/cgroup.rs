@@ -31,6 +31,9 @@ pub(crate) use inside::mount_inside;
 use crate::error::{Error, Result};
 use limits::{Limit, limits};
 
+/// The directory that containers' groups lie in if their caller names no other.
+pub const COMMON_PARENT: &str = "onggi";
+
 /// The control groups of one container.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -237,10 +240,8 @@ impl Cgroup {
     pub fn remove(&self) -> Result<()> {
         for directory in self.directories() {
             remove_directory(directory)?;
-            // Parents that are empty now are nobody's: made by us, or in use.
-            if let Some(parent) = directory.parent()
-                && self.path.parent().is_some_and(|parent| !parent.as_os_str().is_empty())
-            {
+            // Our own common parent goes with the last that was in it. Any other is the caller's.
+            if let Some(parent) = directory.parent().filter(|parent| parent.ends_with(COMMON_PARENT)) {
                 let _ = rustix::fs::rmdir(parent);
             }
         }

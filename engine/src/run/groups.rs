@@ -13,19 +13,16 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::LinuxDeviceCgroup;
 use onggi_oci::ErrorKind;
-use onggi_runtime::cgroup::{Cgroup, Hierarchies};
+use onggi_runtime::cgroup::{COMMON_PARENT, Cgroup, Hierarchies};
 
 use super::resources::Resources;
 use crate::authority::Authority;
 use crate::error::{Error, Result};
 
-/// Where containers' groups lie if nothing is said.
-const PARENT: &str = "onggi";
-
 /// Where the group of a container will be.
 pub(super) fn path(resources: &Resources, authority: &Authority, id: &str) -> Result<PathBuf> {
     let Some(parent) = &resources.cgroup_parent else {
-        return Ok(own_parent(authority).join(PARENT).join(id));
+        return Ok(own_parent(authority).join(COMMON_PARENT).join(id));
     };
     let parent = Path::new(parent.trim_start_matches('/'));
     if parent.as_os_str().is_empty() || parent.components().any(|part| !matches!(part, Component::Normal(_)))

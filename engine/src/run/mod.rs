@@ -329,14 +329,15 @@ impl Run<'_> {
             "--device-cgroup-rule"
         };
         let needed = partial || !security.device_rules.is_empty();
+        if !needed && nodes.is_empty() && !matches!(ids, Ids::Host) {
+            return Ok(None);
+        }
         let why = if matches!(ids, Ids::Nested(..)) {
             "rules for devices need root"
         } else if groups::is_unified()? {
             "rules for devices need control groups of version 1"
-        } else if needed || !nodes.is_empty() || matches!(ids, Ids::Host) {
-            return device::rules(nodes, &security.device_rules).map(Some);
         } else {
-            return Ok(None);
+            return device::rules(nodes, &security.device_rules).map(Some);
         };
         if needed { Err(Error::flag_unsupported(asked, why)) } else { Ok(None) }
     }

@@ -98,6 +98,10 @@ fn adapt(mounts: &mut Vec<Mount>, request: &RunRequest, own_ids: bool) -> Result
             }
         }
     }
+    // With other IDs the host's own instance is shown, which not every host has.
+    if request.namespaces.ipc == Ipc::Host && own_ids && !Path::new("/dev/mqueue").exists() {
+        mounts.retain(|one| one.destination() != Path::new("/dev/mqueue"));
+    }
     // The kernel makes a new instance only for the owner of the pid namespace.
     if request.namespaces.pid == Sharing::Host && own_ids {
         for one in mounts.iter_mut().filter(|one| one.destination() == Path::new("/proc")) {

@@ -97,7 +97,7 @@ impl Runtime {
         let resources = linux.and_then(|linux| linux.resources().clone());
         let given = linux.and_then(|linux| linux.cgroups_path().clone());
         let cgroup_path = given.filter(|path| !path.as_os_str().is_empty());
-        let cgroup_path = cgroup_path.unwrap_or_else(|| Path::new("onggi").join(id));
+        let cgroup_path = cgroup_path.unwrap_or_else(|| Path::new(crate::cgroup::COMMON_PARENT).join(id));
         let cgroup = Cgroup::create(&cgroup_path, resources.as_ref())?;
         let process = spec.process().as_ref();
         let stdio = match process.is_some_and(|process| process.terminal() == Some(true)) {
