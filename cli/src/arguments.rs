@@ -1,7 +1,8 @@
 //! The command line as a whole: global options, the tree of subcommands, Docker's manners.
 //!
-//! Docker's flags differ from clap's in two ways that hands remember, and both are settled here for
-//! all commands at once: a switch may be written `--rm=false`, and a wrong flag ends with status 125.
+//! Docker's flags differ from clap's in three ways that hands remember, and all are settled here for
+//! all commands at once: a switch may be written `--rm=false`, of a flag that is given twice the last
+//! counts, and a wrong flag ends with status 125.
 
 use std::ffi::OsString;
 
@@ -58,6 +59,7 @@ pub fn command_line() -> ClapCommand {
 /// Lets every switch take an optional `=true` or `=false`, as Go's flags do.
 fn with_docker_switches(command: ClapCommand) -> ClapCommand {
     command
+        .args_override_self(true)
         .mut_args(|arg| {
             if !matches!(arg.get_action(), ArgAction::SetTrue) {
                 return arg;

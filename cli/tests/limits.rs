@@ -229,6 +229,15 @@ fn a_parent_of_control_groups_is_the_callers() {
         says(&onggi, &["--cgroup-parent", &format!("/{parent}"), "--cgroupns=host"], "cat /proc/self/cgroup");
     assert!(told.contains(&format!("pids:/{parent}/")), "{told}");
     assert!(mine.exists(), "the caller's own group is gone");
+    // Whatever goes wrong after the group was made.
+    let parent_flag = format!("--cgroup-parent={parent}");
+    for (flags, code) in [
+        (&["--sysctl", "kernel.panic=1"][..], 125),
+        (&["-w", "/etc/passwd"], 125),
+        (&["--rm", "--entrypoint", "/no/such"], 127),
+    ] {
+        assert_eq!(run(&onggi, &[flags, &[&parent_flag]].concat(), "true").code, Some(code), "{flags:?}");
+    }
     let left: Vec<_> = groups_of(&parent).into_iter().filter(|path| !path.ends_with(&parent)).collect();
     assert!(left.is_empty(), "{left:?}");
     for path in groups_of(&parent) {

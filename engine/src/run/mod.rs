@@ -86,8 +86,22 @@ impl Engine {
         let id_file = request.id_file.as_deref().map(|path| write_id_file(path, &id)).transpose()?;
         let alive = Alive::mark(store, &id)?;
         let dir = store.containers_dir().join(&id);
-        let run = Run { engine: self, request, image: &image, layers: &layers, users, id: &id, dir: &dir };
+        let cgroup = groups::path(&request.resources, self.authority()?, &id)?;
+        let run = Run {
+            engine: self,
+            request,
+            image: &image,
+            layers: &layers,
+            users,
+            id: &id,
+            dir: &dir,
+            cgroup: &cgroup,
+        };
         let ended = run.run(&alive);
+        if ended.is_err() {
+            // It may have been made and never been used.
+            groups::sweep(&cgroup);
+        }
         let finished = match &ended {
             Ok(ended) if !request.remove => finish(&dir, *ended),
             _ => liveness::remove(&dir),
@@ -157,6 +171,7 @@ struct Run<'a> {
     users: (UserNamespace, Option<&'static str>),
     id: &'a str,
     dir: &'a Path,
+    cgroup: &'a Path,
 }
 
 /// How a container ended.
@@ -171,9 +186,8 @@ impl Run<'_> {
         let (request, config) = (self.request, &self.image.config.config);
         let authority = self.engine.authority()?;
         let arguments = process::arguments(config, request.entrypoint.as_deref(), &request.command)?;
-        let cgroup = groups::path(&request.resources, authority, self.id)?;
         fs::create_dir(self.dir).map_err(|source| Error::Write { path: self.dir.into(), source })?;
-        self.record(arguments.clone(), &cgroup).write(self.dir)?;
+        self.record(arguments.clone()).write(self.dir)?;
 
         let image_tree = Snapshot::new(self.layers, authority.overlay_xattr);
         let mut snapshot = image_tree.clone().writable(self.dir);
@@ -219,7 +233,7 @@ impl Run<'_> {
             }
         }
         let spec = spec::build(request, parts)?;
-        let group = groups::make(&cgroup, &request.resources, authority, device_rules)?;
+        let group = groups::make(self.cgroup, &request.resources, authority, device_rules)?;
         let filter = self.filter(&spec)?;
         Started {
             process: spec.process().clone().unwrap_or_default(),
@@ -272,7 +286,7 @@ impl Run<'_> {
         Ok(Ended { code, out_of_memory })
     }
 
-    fn record(&self, arguments: Vec<String>, cgroup: &Path) -> Record {
+    fn record(&self, arguments: Vec<String>) -> Record {
         let notes = &self.request.notes;
         let config = &self.image.config.config;
         let mut labels = config.labels.clone();
@@ -291,7 +305,7 @@ impl Run<'_> {
             oom_killed: false,
             host_ids: self.users.0 == UserNamespace::Host,
             host_ids_because: self.users.1.map(Into::into),
-            cgroup: Some(cgroup.to_owned()),
+            cgroup: Some(self.cgroup.to_owned()),
             labels,
             annotations: notes.annotations.clone(),
             stop_signal: notes.stop_signal.clone().or_else(|| config.stop_signal.clone()),
