@@ -9,6 +9,7 @@ use onggi_engine::oci::ErrorKind;
 use onggi_engine::registry::Error as RegistryError;
 
 use crate::arguments;
+use crate::output::human;
 
 /// Why a command did not do what it was told.
 #[derive(Debug)]
@@ -62,7 +63,8 @@ impl Failure {
                 eprintln!("onggi: unknown flag: {flag}\n\nRun 'onggi run --help' for more information");
             }
             Self::Engine(error) | Self::Run(error) | Self::Exec(error) => {
-                eprintln!("onggi: {error}");
+                // Names from outside stand in it, and what registries said.
+                eprintln!("onggi: {}", human::visible(&error.to_string()));
                 if let Some(hint) = hint(error) {
                     eprintln!("hint: {hint}");
                 }
@@ -70,8 +72,8 @@ impl Failure {
             // Whoever read our output has gone; there is nobody to tell.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Self::Output(error) => eprintln!("onggi: cannot write the output: {error}"),
-            Self::Local(what, error) => eprintln!("onggi: cannot {what}: {error}"),
-            Self::Input(sentence) => eprintln!("onggi: {sentence}"),
+            Self::Local(what, error) => eprintln!("onggi: cannot {}: {error}", human::visible(what)),
+            Self::Input(sentence) => eprintln!("onggi: {}", human::visible(sentence)),
             Self::Silent(_) => {}
         }
         ExitCode::from(status)

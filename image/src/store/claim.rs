@@ -23,7 +23,8 @@ pub struct Permit {
 pub enum Claim {
     /// Everything asked for is in the store, and protected by the lease.
     Present,
-    /// The blob is in the store, its layer is not ready: see [`Lease::unpack`].
+    /// The blob is in the store, its layer is not ready or not known to be made from it: see
+    /// [`Lease::unpack`].
     Unpack(Permit),
     /// The blob is not in the store and it is the caller's turn to fetch it.
     Fetch(Permit),
@@ -90,10 +91,11 @@ impl Store {
             return Ok(if here { Wanting::Nothing } else { Wanting::Blob });
         };
         Ok(match self.layer(diff_id)? {
-            Some(_) if here => Wanting::Nothing,
-            // `prune --blobs` dropped the blob, which this tree was made from.
+            // Known to be one and the same, also after `prune --blobs` dropped the blob.
             Some(layer) if layer.record.blobs.iter().any(|b| b.digest == blob.digest) => Wanting::Nothing,
-            None if here => Wanting::Tree,
+            // A blob that nobody unpacked yet may be anything, whether or not there is a tree with the
+            // diff ID that somebody says it has.
+            _ if here => Wanting::Tree,
             _ => Wanting::Blob,
         })
     }

@@ -13,6 +13,7 @@ use onggi_oci::{Algorithm, DiffId, Digest};
 use rustix::io::Errno;
 
 use super::claim::Permit;
+use super::layer::read_record;
 use super::lease::Lease;
 use super::{Store, durable};
 use crate::error::{Error, Result};
@@ -148,7 +149,9 @@ impl Store {
                 Err(e) => return Err(failed(e)),
             }
             if self.layer(&staged.diff_id)?.is_some() {
-                return Ok(());
+                // It may have been made from another form, and is now known to be made from this one too.
+                let forms = read_record(&staged.dir)?.map(|record| record.blobs).unwrap_or_default();
+                return forms.into_iter().try_for_each(|form| self.add_blob_form(&staged.diff_id, form));
             }
             // What is there is damaged, or made for another way of owning files.
             self.discard(&target)?;
