@@ -132,6 +132,14 @@ impl Channel {
         Ok(Some(Message { kind: first[0], body, fd }))
     }
 
+    /// Whether nobody holds the other end: its process has ended.
+    pub(crate) fn is_abandoned(&self) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut ends = [PollFd::new(&self.0, PollFlags::empty())];
+        poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(ends[0].revents().contains(PollFlags::HUP))
+    }
+
     /// Waits for one kind of record; anything else, also the end, is an error.
     pub(crate) fn expect(&self, kind: u8) -> io::Result<Message> {
         match self.receive()? {

@@ -197,6 +197,10 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         // After the ids changed: that clears the setting.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(failed(Stage::Identity, ""))?;
+        // A parent that was killed before that sends no signal any more.
+        if channel.is_abandoned().map_err(failed(Stage::Handshake, ""))? {
+            return Err(failed(Stage::Handshake, "")(rustix::io::Errno::PIPE));
+        }
     }
     let process = &plan.process;
     if with_reaper {

@@ -13,7 +13,7 @@ use onggi_oci::{Algorithm, DiffId, Digest};
 use rustix::io::Errno;
 
 use super::claim::Permit;
-use super::layer::read_record;
+use super::layer::BlobForm;
 use super::lease::Lease;
 use super::{Store, durable};
 use crate::error::{Error, Result};
@@ -24,13 +24,15 @@ use crate::error::{Error, Result};
 pub struct Pending {
     layer: Option<StagedLayer>,
     blob: Option<StagedBlob>,
+    /// A form of a layer that is there already, proven to be one.
+    form: Option<(DiffId, BlobForm)>,
     /// Others wait for this one until it is published; never read, only dropped.
     _permit: Option<Permit>,
 }
 
 impl Pending {
     pub(super) fn blob(blob: StagedBlob, permit: Option<Permit>) -> Self {
-        Self { layer: None, blob: Some(blob), _permit: permit }
+        Self { layer: None, blob: Some(blob), form: None, _permit: permit }
     }
 
     pub(super) fn layer(
@@ -38,7 +40,12 @@ impl Pending {
         blob: Option<StagedBlob>,
         permit: Option<Permit>,
     ) -> Self {
-        Self { layer, blob, _permit: permit }
+        Self { layer, blob, form: None, _permit: permit }
+    }
+
+    /// Notes that the blob unpacks to a layer which the store has.
+    pub(super) fn with_form(self, diff_id: DiffId, form: BlobForm) -> Self {
+        Self { form: Some((diff_id, form)), ..self }
     }
 
     /// Digest and size of its blob, if it has one.
@@ -134,6 +141,10 @@ impl Store {
             }
             durable::rename(&blob.path, &self.blob_path(&blob.digest))?;
         }
+        // Only now: a form that is known counts as present.
+        for (diff_id, form) in pending.iter().filter_map(|p| p.form.as_ref()) {
+            self.add_blob_form(diff_id, form.clone())?;
+        }
         drop(pending);
         Ok(())
     }
@@ -149,9 +160,7 @@ impl Store {
                 Err(e) => return Err(failed(e)),
             }
             if self.layer(&staged.diff_id)?.is_some() {
-                // It may have been made from another form, and is now known to be made from this one too.
-                let forms = read_record(&staged.dir)?.map(|record| record.blobs).unwrap_or_default();
-                return forms.into_iter().try_for_each(|form| self.add_blob_form(&staged.diff_id, form));
+                return Ok(());
             }
             // What is there is damaged, or made for another way of owning files.
             self.discard(&target)?;

@@ -183,16 +183,14 @@ impl LayerIngest {
             size: self.source.blob.size,
             media_type: self.source.blob.media_type.clone(),
         };
-        let layer = match made.tree {
-            Some((layer, unpacked)) => {
-                let options = layer.store().options();
-                let record = LayerRecord::new(self.source.diff_id.clone(), &unpacked, options, vec![form]);
-                write_record(layer.dir(), &record)?;
-                Some(layer)
-            }
-            None => None,
+        let Some((layer, unpacked)) = made.tree else {
+            let pending = Pending::layer(None, staged, self.permit.take());
+            return Ok(pending.with_form(self.source.diff_id.clone(), form));
         };
-        Ok(Pending::layer(layer, staged, self.permit.take()))
+        let options = layer.store().options();
+        let record = LayerRecord::new(self.source.diff_id.clone(), &unpacked, options, vec![form]);
+        write_record(layer.dir(), &record)?;
+        Ok(Pending::layer(Some(layer), staged, self.permit.take()))
     }
 
     /// `false`: a worker gave up, [`LayerIngest::failure`] tells why.
