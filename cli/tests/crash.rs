@@ -14,7 +14,7 @@ use support::{Onggi, busybox_archive};
 
 /// How often a pull is killed. `ONGGI_KILLS` sets another number for both: 200 take one to four minutes, which the disk
 /// decides.
-const KILLS: u64 = 50;
+const KILLS: u64 = 40;
 /// How often a run is killed.
 const RUN_KILLS: u64 = 40;
 
