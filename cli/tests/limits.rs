@@ -217,6 +217,34 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
 }
 
 #[test]
+fn a_rate_of_writes_holds() {
+    let Some(onggi) = setup() else { return };
+    let Some(disk) = disk_of(onggi.folder()) else {
+        let _ = needs::missing("a folder on a whole disk, whose rate can be limited");
+        return;
+    };
+    let volume = format!("{}:/v", onggi.folder().display());
+    let write = "dd if=/dev/zero of=/v/data bs=64k count=16 oflag=direct";
+    says(&onggi, &["-v", &volume], write);
+    let start = Instant::now();
+    says(&onggi, &["-v", &volume, "--device-write-bps", &format!("{disk}:512k")], write);
+    // 1 MiB at 512 KiB a second.
+    assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
+    assert_nothing_left(&onggi);
+}
+
+/// The block device below a folder, unless it is a part of one.
+fn disk_of(folder: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let device = std::fs::metadata(folder).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let block = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let events = std::fs::read_to_string(block.join("uevent")).ok()?;
+    let name = events.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    (!block.join("partition").exists()).then(|| format!("/dev/{name}"))
+}
+
+#[test]
 fn a_parent_of_control_groups_is_the_callers() {
     let Some(onggi) = setup() else { return };
     let parent = format!("onggi-test-{}", std::process::id());
