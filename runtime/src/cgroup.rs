@@ -34,6 +34,9 @@ use limits::{Limit, limits};
 /// The directory that containers' groups lie in if their caller names no other.
 pub const COMMON_PARENT: &str = "onggi";
 
+/// The kernel's word for the process that writes it.
+pub(crate) const JOIN: &[u8] = b"0";
+
 /// The control groups of one container.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -213,13 +216,25 @@ impl Cgroup {
         self.unified.as_ref().map(|(_, fd)| fd.as_fd())
     }
 
-    /// Moves a process into the version 1 directories; it was born in version 2.
+    /// Moves a process into the version 1 directories.
     pub(crate) fn join(&self, pid: Pid) -> Result<()> {
         for directory in &self.legacy {
             write(&directory.join("cgroup.procs"), pid.as_raw_nonzero().to_string().as_bytes())
                 .map_err(Error::io("join the control group", directory.display().to_string()))?;
         }
         Ok(())
+    }
+
+    /// The version 1 directories' files by which a process with one thread joins them itself, writing
+    /// [`JOIN`]: it was born in version 2. The kernel makes whoever moves *another* process wait until
+    /// every CPU has seen it, some milliseconds.
+    pub(crate) fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let open = |directory: &PathBuf| {
+            let path = directory.join("tasks");
+            rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(Error::io("join the control group", directory.display().to_string()))
+        };
+        self.legacy.iter().map(open).collect()
     }
 
     /// The path below each tree.

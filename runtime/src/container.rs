@@ -283,6 +283,7 @@ impl Container {
         if late_cgroup_namespace {
             start = start.without(Namespaces::CGROUP);
         }
+        let groups = self.cgroup.as_ref().map(Cgroup::doors).transpose()?.unwrap_or_default();
         let entered = enter_before_clone(&plan)?;
         let init = Init {
             plan: &mut plan,
@@ -290,6 +291,7 @@ impl Container {
             streams,
             with_reaper: self.with_init,
             die_with_parent: self.die_with_parent,
+            groups,
             late_cgroup_namespace,
             preserved: self.preserved,
             gate: self.gate.take(),
@@ -477,9 +479,6 @@ fn set_up(
             .map_err(Error::io("set the OOM score to", score.to_string()))?;
     }
     raise_limits(plan, child.pid)?;
-    if let Some(cgroup) = &guard.cgroup {
-        cgroup.join(child.pid)?;
-    }
     let user_namespace = match (&plan.maps, &proc) {
         (Some(_), Some(proc)) => Some(
             rustix::fs::openat(proc, "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

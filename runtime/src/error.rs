@@ -158,6 +158,7 @@ impl Error {
 #[expect(missing_docs, reason = "the sentence of each is in `phrase`")]
 pub enum Stage {
     Handshake,
+    ControlGroup,
     Identity,
     JoinNamespace,
     NewNamespace,
@@ -195,6 +196,7 @@ impl Stage {
     fn phrase(self) -> &'static str {
         match self {
             Self::Handshake => "talk to the container's first process",
+            Self::ControlGroup => "join the control group",
             Self::Identity => "become the container's root user",
             Self::JoinNamespace => "join the namespace",
             Self::NewNamespace => "make a new namespace:",

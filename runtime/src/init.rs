@@ -23,6 +23,7 @@ use onggi_sys::path::Root;
 use rustix::fs::CWD;
 use rustix::process::DumpableBehavior;
 
+use crate::cgroup::JOIN;
 use crate::channel::{CREATED, Channel, GO, HOOKS, MAPPED, Report};
 use crate::container::WindowSize;
 use crate::error::{Error, Stage};
@@ -74,6 +75,8 @@ pub(crate) struct Init<'a> {
     pub(crate) streams: Streams,
     pub(crate) with_reaper: bool,
     pub(crate) die_with_parent: bool,
+    /// Control groups to join, by what [`JOIN`] is written to.
+    pub(crate) groups: Vec<OwnedFd>,
     /// Enter the cgroup namespace only here: cgroups were joined after the clone.
     pub(crate) late_cgroup_namespace: bool,
     /// Descriptors from 3 up that the program inherits.
@@ -107,12 +110,17 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         streams,
         with_reaper,
         die_with_parent,
+        groups,
         late_cgroup_namespace,
         preserved,
         gate,
         keyring,
         hooks,
     } = init;
+    // First of all: whatever follows counts.
+    for group in groups {
+        rustix::io::write(&group, JOIN).map_err(failed(Stage::ControlGroup, ""))?;
+    }
     // Directories and nodes get the modes that are asked for.
     rustix::process::umask(rustix::fs::Mode::empty());
     let mapped = channel.expect(MAPPED).map_err(failed(Stage::Handshake, ""))?;
