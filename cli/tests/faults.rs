@@ -399,7 +399,7 @@ fn assert_met(registry: &Registry, faults: usize, name: &str) {
         if registry.misbehaved() >= faults as u64 {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
     panic!("{name}: the fault was not met");
 }

@@ -137,8 +137,8 @@ fn the_working_directory_stays_inside() {
     }
     symlink("/proc/self/fd/3", root.path().join("trick")).unwrap();
     fails(&root.run(&["--cwd", "/trick"], &["pwd"]), 125, "working directory");
-    let made = root.run(&["--cwd", "/work/new"], &["pwd"]);
-    assert_eq!(String::from_utf8_lossy(&made.stdout), "/work/new\n");
+    let made = root.run(&["--cwd", "/srv/new"], &["pwd"]);
+    assert_eq!(String::from_utf8_lossy(&made.stdout), "/srv/new\n");
 }
 
 #[test]
