@@ -230,11 +230,15 @@ impl Service for Shared {
     fn cut_body(&self, record: &Record) -> Option<usize> {
         let uploads =
             record.path.contains("/blobs/uploads/") && matches!(record.method.as_str(), "PUT" | "PATCH");
-        let large = record.headers.get("content-length").is_some_and(|length| length != "0");
-        let pick = |fault: &Fault| if let Fault::CutUpload(at) = fault { Some(*at) } else { None };
-        if !uploads || !large {
+        if !uploads {
             return None;
         }
+        // A body that ends before the cut would use the fault up and meet nothing.
+        let length = record.headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let pick = |fault: &Fault| match fault {
+            Fault::CutUpload(at) if *at < length => Some(*at),
+            _ => None,
+        };
         let mut state = self.state();
         state.path.clone_from(&record.path);
         state.fault(pick)
