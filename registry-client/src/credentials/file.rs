@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use serde_json::{Map, Value, json};
 
 use super::Credentials;
-use super::helper::Helper;
+use super::docker_credential::Helper;
 use crate::error::{Error, Result};
 
 /// Such a file holds a few hundred bytes for each registry.

@@ -12,8 +12,8 @@
 //!
 //! Docker Hub's key is `https://index.docker.io/v1/` in every store, for history's sake.
 
+mod docker_credential;
 mod file;
-mod helper;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -155,7 +155,7 @@ impl CredentialStore {
     }
 }
 
-fn configured(file: &AuthFile, registry: &str) -> Result<Option<helper::Helper>> {
+fn configured(file: &AuthFile, registry: &str) -> Result<Option<docker_credential::Helper>> {
     for key in helper_keys(registry) {
         if let Some(helper) = file.helper_for(&key)? {
             return Ok(Some(helper));

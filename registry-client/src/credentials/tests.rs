@@ -114,7 +114,7 @@ fn helpers_keep_what_they_are_given() {
     );
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let helper = helper::Helper { program: program.to_string_lossy().into_owned() };
+    let helper = docker_credential::Helper { program: program.to_string_lossy().into_owned() };
     assert_eq!(helper.get("reg.example").unwrap(), None);
     for credentials in [password("me", "secret"), Credentials::IdentityToken("refresh".into())] {
         helper.store("reg.example", &credentials).unwrap();
@@ -122,10 +122,10 @@ fn helpers_keep_what_they_are_given() {
     }
     helper.erase("reg.example").unwrap();
     assert_eq!(helper.get("reg.example").unwrap(), None);
-    let missing = helper::Helper::named("not-installed-anywhere").unwrap();
+    let missing = docker_credential::Helper::named("not-installed-anywhere").unwrap();
     let error = missing.get("reg.example").unwrap_err();
     assert!(error.to_string().contains("not installed"), "{error}");
-    assert!(helper::Helper::named("../evil").is_err());
+    assert!(docker_credential::Helper::named("../evil").is_err());
 }
 
 #[test]
