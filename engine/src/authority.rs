@@ -58,16 +58,6 @@ impl Authority {
             gids,
         })
     }
-
-    /// The maps for a container that gets every ID which this process has, at the same numbers. The
-    /// kernel wants one range for each range of this process's own map.
-    pub fn identity(&self) -> Option<(IdMap, IdMap)> {
-        let same = |map: &IdMap| {
-            let ranges = map.ranges().iter().map(|range| Range { outside: range.inside, ..*range });
-            IdMap::new(ranges.collect()).ok()
-        };
-        Some((same(&self.uids)?, same(&self.gids)?))
-    }
 }
 
 impl Engine {

@@ -156,7 +156,7 @@ impl Engine {
             // A range of its own never holds the owner of our file; `spawn` makes sure.
             (true, UserNamespace::Private) => return Ok(()),
             (true, UserNamespace::Host) => None,
-            (false, _) => authority.identity(),
+            (false, _) => onggi_runtime::rootless::nested_maps()?,
         };
         Ok(onggi_runtime::shield(&default_spec(&Defaults { maps, ..Defaults::default() }))?)
     }
@@ -318,7 +318,8 @@ impl Run<'_> {
         let authority = self.engine.authority()?;
         if !authority.first_namespace {
             // The caller's namespace has the IDs already; the container gets the same in one of its own.
-            return Ok(authority.identity().map_or(Ids::Host, |(uids, gids)| Ids::Nested(uids, gids)));
+            let maps = onggi_runtime::rootless::nested_maps()?;
+            return Ok(maps.map_or(Ids::Host, |(uids, gids)| Ids::Nested(uids, gids)));
         }
         if self.users.0 == UserNamespace::Host {
             return Ok(Ids::Host);
