@@ -12,7 +12,10 @@
 
 mod error;
 pub mod graph;
+pub mod ignore;
 mod images;
+#[allow(dead_code, reason = "the planner of Dockerfiles uses the rest")]
+mod lexical;
 
 pub use error::{Error, Result};
 pub use images::{Images, ResolvedImage};
