@@ -273,6 +273,12 @@ pub enum Error {
         /// Its ID.
         id: String,
     },
+    /// A container whose log driver keeps nothing.
+    #[error("container {id} has the log driver none: nothing of its output was kept")]
+    NoLog {
+        /// Its ID.
+        id: String,
+    },
     /// A container that runs.
     #[error("cannot remove container {name}: container is running: stop it first, or remove it with --force")]
     StillRunning {
@@ -337,7 +343,7 @@ impl Error {
             Self::Runtime(error) => error.kind(),
             Self::Limit { source, .. } => source.kind(),
             Self::NoContainer { .. } => ErrorKind::NotFound,
-            Self::FlagUnsupported { .. } => ErrorKind::Unsupported,
+            Self::FlagUnsupported { .. } | Self::NoLog { .. } => ErrorKind::Unsupported,
             Self::NotRunning { .. } | Self::StillRunning { .. } => ErrorKind::Conflict,
             Self::Flag { .. } | Self::AmbiguousContainer { .. } => ErrorKind::Invalid,
             Self::NoPlatform { .. } | Self::UnknownUser { .. } | Self::NothingToPush { .. } => {

@@ -15,6 +15,7 @@ mod authority;
 mod error;
 mod images;
 mod login;
+pub mod logs;
 pub mod progress;
 mod pull;
 mod push;
