@@ -187,7 +187,9 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         (&["--device", "/etc/passwd"], "no device"),
         (&["--sysctl", "kernel.panic=1"], "kernel.panic"),
         (&["--tmpfs", "/t:nothing"], "nothing"),
-        (&["--mount", "type=volume,target=/x"], "type=volume"),
+        (&["--mount", "type=npipe,target=/x"], "npipe"),
+        (&["-v", "/tmp:/proc/sys"], "/proc/sys"),
+        (&["-v", "/tmp:/x", "--tmpfs", "/x"], "Duplicate mount point: /x"),
         (&["--uts", "host", "--hostname", "x"], "UTS mode"),
         (&["--cgroup-parent", "../x"], "--cgroup-parent"),
     ] {
@@ -205,7 +207,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         "--kernel-memory=64m",
         "--log-driver=json-file",
         "--health-cmd=true",
-        "--volumes-from=x",
         "--detach-keys=ctrl-x",
         "--ip=10.0.0.2",
         "--pid=container:x",

@@ -166,6 +166,62 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// Two mounts at one place.
+    #[error("Duplicate mount point: {target}")]
+    DuplicateMount {
+        /// The path in the container.
+        target: String,
+    },
+    /// A mount over the kernel's own files.
+    #[error("cannot mount over {}: nothing may hide the files of /proc", target.display())]
+    MountInProc {
+        /// The path in the container.
+        target: PathBuf,
+    },
+    /// A name that does not fit the rules for names of volumes.
+    #[error(
+        "{name:?} includes invalid characters for a local volume name, only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; a host directory is given by an absolute path"
+    )]
+    VolumeName {
+        /// As given.
+        name: String,
+    },
+    /// An option that the driver does not have.
+    #[error("invalid volume option {option}: {problem}")]
+    VolumeOption {
+        /// As given.
+        option: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A volume of this name that was made with other options.
+    #[error("the volume {name} already exists with other options")]
+    VolumeExists {
+        /// Its name.
+        name: String,
+    },
+    /// No volume has this name.
+    #[error("no such volume: {name}")]
+    NoVolume {
+        /// As given.
+        name: String,
+    },
+    /// A volume that containers have.
+    #[error("volume {name} is in use by {}", list(users))]
+    VolumeInUse {
+        /// Its name.
+        name: String,
+        /// The containers.
+        users: Vec<String>,
+    },
+    /// The filesystem of a volume can't be mounted.
+    #[error("cannot mount the volume {name}: {source}")]
+    VolumeMount {
+        /// Its name.
+        name: String,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// A name that does not fit the rules for names of containers.
     #[error("invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     ContainerName {
@@ -318,6 +374,12 @@ pub enum Error {
     },
 }
 
+/// IDs as people read them.
+fn list(ids: &[String]) -> String {
+    let short = |id: &String| id.chars().take(12).collect::<String>();
+    ids.iter().map(short).collect::<Vec<_>>().join(", ")
+}
+
 impl Error {
     /// A flag with a value that makes no sense.
     pub(crate) fn flag(flag: impl Into<String>, problem: impl Into<String>) -> Self {
@@ -342,7 +404,14 @@ impl Error {
             Self::Registry(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::Limit { source, .. } => source.kind(),
-            Self::NoContainer { .. } => ErrorKind::NotFound,
+            Self::NoContainer { .. } | Self::NoVolume { .. } => ErrorKind::NotFound,
+            Self::VolumeInUse { .. } | Self::VolumeExists { .. } | Self::DuplicateMount { .. } => {
+                ErrorKind::Conflict
+            }
+            Self::VolumeName { .. } | Self::VolumeOption { .. } | Self::MountInProc { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::VolumeMount { .. } => ErrorKind::Io,
             Self::FlagUnsupported { .. } | Self::NoLog { .. } => ErrorKind::Unsupported,
             Self::NotRunning { .. } | Self::StillRunning { .. } => ErrorKind::Conflict,
             Self::Flag { .. } | Self::AmbiguousContainer { .. } => ErrorKind::Invalid,

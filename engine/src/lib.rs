@@ -22,6 +22,7 @@ mod push;
 
 pub mod run;
 mod settings;
+mod volumes;
 
 use std::cell::OnceCell;
 
@@ -40,6 +41,7 @@ pub use pull::{PullRequest, Pulled};
 pub use push::{PushRequest, Pushed};
 
 pub use settings::Settings;
+pub use volumes::{PrunedVolumes, Volume, VolumeRequest};
 
 /// One user's view of one store.
 ///

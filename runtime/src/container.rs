@@ -17,7 +17,7 @@ use crate::channel::{CREATED, Channel, GO, HOOKS, MAPPED, NOTIFY, PTY, REPORT, R
 use crate::error::{Error, Result};
 use crate::hooks::{HookStage, Hooks, Status};
 use crate::init::{self, Init, RootSource, Streams};
-use crate::mounts::Source;
+use crate::mounts::{MountPlan, Source};
 use crate::plan::Plan;
 use crate::process::{ExitStatus, Process};
 use crate::seccomp::Filter;
@@ -124,6 +124,7 @@ pub struct Container {
     on_created: Option<CreatedCallback>,
     gate: Option<OwnedFd>,
     new_keyring: bool,
+    mounts: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl fmt::Debug for Container {
@@ -149,6 +150,7 @@ impl Container {
             on_created: None,
             gate: None,
             new_keyring: true,
+            mounts: Vec::new(),
         }
     }
 
@@ -221,6 +223,14 @@ impl Container {
         self
     }
 
+    /// A detached mount that the container gets at `target` besides those of the specification: where the caller made
+    /// it himself, with its ids mapped already.
+    #[must_use]
+    pub fn mount(mut self, target: impl Into<PathBuf>, mount: OwnedFd) -> Self {
+        self.mounts.push((target.into(), mount));
+        self
+    }
+
     /// The program starts only when somebody connects to this listening socket
     /// (`SOCK_SEQPACKET`) and sends `G`; until then the container is "created".
     /// Reports of a start that failed go over that connection.
@@ -259,6 +269,9 @@ impl Container {
             }
         }
         let mut plan = Plan::read(&self.spec, &self.bundle, filter)?;
+        for (target, mount) in self.mounts.drain(..) {
+            plan.mount(MountPlan::detached(&target, mount)?);
+        }
         shield::check(plan.maps.as_ref())?;
         if plan.has_user_namespace() && plan.join.iter().any(|(kind, ..)| *kind == Namespaces::USER) {
             check_joined(&plan)?;

@@ -147,6 +147,25 @@ impl MountPlan {
         Ok(plan)
     }
 
+    /// A mount that exists already.
+    pub(crate) fn detached(target: &Path, tree: OwnedFd) -> Result<Self> {
+        let (kind, _) = onggi_sys::path::kind(tree.as_fd())
+            .map_err(Error::io("look at the mount for", target.display().to_string()))?;
+        let directory = kind == rustix::fs::FileType::Directory;
+        let path = PathBuf::from("a detached mount");
+        Ok(Self {
+            destination: clean(target),
+            source: Source::Bind { path, recursive: true, tree: Some(tree), directory },
+            set: Attributes::NONE,
+            clear: Attributes::NONE,
+            set_below: Attributes::NONE,
+            clear_below: Attributes::NONE,
+            propagation: None,
+            idmap: None,
+            copy_up: false,
+        })
+    }
+
     /// Takes the word if it is an attribute of mounts.
     fn attribute(&mut self, word: &str) -> bool {
         const SIMPLE: [(&str, Attributes, bool); 15] = [

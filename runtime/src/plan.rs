@@ -87,6 +87,13 @@ pub(crate) fn id_map(what: &str, mappings: &[LinuxIdMapping]) -> Result<IdMap> {
 }
 
 impl Plan {
+    /// Adds a mount, before those that are to lie below it.
+    pub(crate) fn mount(&mut self, mount: MountPlan) {
+        let below = |other: &MountPlan| other.destination.starts_with(&mount.destination);
+        let place = self.mounts.iter().position(below).unwrap_or(self.mounts.len());
+        self.mounts.insert(place, mount);
+    }
+
     pub(crate) fn read(spec: &Spec, bundle: &Path, filter: Option<Filter>) -> Result<Self> {
         let none = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&none);

@@ -23,6 +23,7 @@ mod save;
 mod system;
 mod tag;
 mod version;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -67,6 +68,9 @@ pub enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(image::Command),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Look after the store
     #[command(subcommand)]
     System(system::Command),
@@ -101,6 +105,7 @@ impl Command {
             Self::Login(options) => options.run(session),
             Self::Logout(options) => options.run(session),
             Self::Image(command) => command.run(session),
+            Self::Volume(command) => command.run(session),
             Self::System(command) => command.run(session),
             Self::Info(options) => options.run(session),
             Self::Version(options) => options.run(session),

@@ -9,7 +9,7 @@ pub struct Options {
     /// Kill and remove a running container; a missing one is no error
     #[arg(short, long)]
     force: bool,
-    /// Remove anonymous volumes of the container too (it has none, so this changes nothing)
+    /// Remove anonymous volumes of the container too
     #[arg(short, long)]
     volumes: bool,
     /// Containers by name or ID, or the beginning of an ID
@@ -22,7 +22,7 @@ impl Options {
         let mut failed = None;
         for container in &self.containers {
             // Each with an engine that has not opened its store, see there.
-            match session.engine()?.remove_container(container, self.force) {
+            match session.engine()?.remove_container(container, self.force, self.volumes) {
                 Ok(()) => session.print(&format!("{container}\n"))?,
                 Err(error) if self.force && error.kind() == onggi_engine::oci::ErrorKind::NotFound => {
                     session.warn(&error.to_string());

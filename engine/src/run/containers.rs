@@ -34,8 +34,8 @@ impl Engine {
         Ok(all)
     }
 
-    /// Removes a container, with `force` also one that runs.
-    pub fn remove_container(&self, text: &str, force: bool) -> Result<()> {
+    /// Removes a container, with `force` also one that runs, with `volumes` also its anonymous volumes.
+    pub fn remove_container(&self, text: &str, force: bool, volumes: bool) -> Result<()> {
         // Before the store is opened: an ordinary user has authority over his containers only outside
         // of the user namespace that he enters with it.
         let (root, runroot) = (&self.settings().root, &self.settings().runroot);
@@ -50,7 +50,8 @@ impl Engine {
         if let Some(cgroup) = &record.cgroup {
             groups::sweep(cgroup);
         }
-        liveness::remove(&self.store()?.containers_dir().join(&record.id))
+        let store = self.store()?;
+        liveness::remove(store, &store.containers_dir().join(&record.id), volumes)
     }
 
     fn kill_and_wait(&self, record: &Record) -> Result<()> {

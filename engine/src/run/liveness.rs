@@ -20,6 +20,7 @@ use rustix::process::Pid;
 use super::groups;
 use super::record::Record;
 use crate::error::{Error, Result};
+use crate::volumes;
 
 /// Says that this process runs a container. Dropping it says that it does no more.
 #[derive(Debug)]
@@ -131,18 +132,20 @@ fn remove_if_left(store: &Store, id: &str) -> Result<()> {
     }
     match record {
         Some(record) if !record.remove => Ok(()),
-        _ => remove(&dir),
+        _ => remove(store, &dir, true),
     }
 }
 
-/// Removes a container's files.
-pub(super) fn remove(dir: &Path) -> Result<()> {
+/// Removes a container's files, and with `anonymous` the volumes that nobody else knows.
+pub(super) fn remove(store: &Store, dir: &Path, anonymous: bool) -> Result<()> {
+    let record = if anonymous { Record::read(dir)? } else { None };
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Error::Write { path: dir.into(), source: error })
+            return Err(Error::Write { path: dir.into(), source: error });
         }
-        _ => Ok(()),
+        _ => {}
     }
+    record.map_or(Ok(()), |record| volumes::remove_anonymous(store, &record.mounts))
 }
 
 fn marks(runroot: &Path) -> PathBuf {

@@ -17,6 +17,7 @@ mod files;
 mod groups;
 mod idrange;
 mod liveness;
+mod mounts;
 mod namespaces;
 mod process;
 mod record;
@@ -26,7 +27,6 @@ mod seccomp;
 mod security;
 mod spec;
 mod user;
-mod volume;
 
 use std::fs;
 use std::io::Write;
@@ -54,13 +54,13 @@ pub use device::{Device, parse_rule as parse_device_rule};
 pub use exec::ExecRequest;
 pub use files::Resolver;
 pub use liveness::is_running;
+pub use mounts::{Mount, MountKind, MountPoint, Mounted, Source as MountSource, Tmpfs, VolumesFrom};
 pub use namespaces::{Ipc, Namespaces, Sharing, UserNamespace};
 pub use onggi_runtime::WindowSize;
 pub use record::Record;
 pub use request::{Network, Notes, PullPolicy, RunRequest, Streams};
 pub use resources::{DEFAULT_PIDS, DeviceRate, Resources, Ulimit};
 pub use security::{SeccompProfile, Security};
-pub use volume::{Bind, Mounted, Tmpfs};
 
 impl Engine {
     /// Runs a container in the foreground and returns its exit status.
@@ -104,7 +104,7 @@ impl Engine {
         }
         let finished = match &ended {
             Ok(ended) if !request.remove => finish(&dir, *ended),
-            _ => liveness::remove(&dir),
+            _ => liveness::remove(store, &dir, true),
         };
         drop(alive);
         if let (Err(_), Some(path)) = (&ended, id_file) {
@@ -134,7 +134,7 @@ impl Engine {
     }
 
     /// The image's layers, lowest first; those that are only here as blobs are unpacked.
-    fn layers_to_run(&self, image: &Image) -> Result<Vec<Layer>> {
+    pub(crate) fn layers_to_run(&self, image: &Image) -> Result<Vec<Layer>> {
         let store = self.store()?;
         if let Ok(layers) = store.ready_layers(image) {
             return Ok(layers);
@@ -187,7 +187,8 @@ impl Run<'_> {
         let authority = self.engine.authority()?;
         let arguments = process::arguments(config, request.entrypoint.as_deref(), &request.command)?;
         fs::create_dir(self.dir).map_err(|source| Error::Write { path: self.dir.into(), source })?;
-        self.record(arguments.clone()).write(self.dir)?;
+        let points = mounts::resolve(self.engine, request, config)?;
+        Record { mounts: points.list.clone(), ..self.record(arguments.clone()) }.write(self.dir)?;
 
         let image_tree = Snapshot::new(self.layers, authority.overlay_xattr);
         let mut snapshot = image_tree.clone().writable(self.dir);
@@ -197,25 +198,30 @@ impl Run<'_> {
         snapshot.prepare()?;
         let user = {
             let root = image_tree.mount(None)?;
+            points.fill(self.engine, root.as_fd())?;
             let wanted = request.user.as_deref().unwrap_or(&config.user);
             user::resolve(root.as_fd(), wanted, &request.group_add)?
         };
         let hostname = hostname(request, self.id)?;
         let files = files::write(self.dir, &hostname, request.network, &request.resolver)?;
         let ids = self.ids(&user)?;
+        mounts::chown(&points.list, user.uid, user.gid)?;
         // Only a range of its own differs from the IDs on disk.
         let shifted = matches!(ids, Ids::Range(_));
         let nodes = if request.security.privileged { device::all() } else { Vec::new() };
         let nodes = [nodes, device::find(&request.devices)?].concat();
         let device_rules = self.device_rules(&nodes, &ids)?;
         let terminal = request.terminal.is_some();
+        let maps = ids.maps();
+        let seen = mounts::restore(self.engine, &points.list, maps.as_ref().filter(|_| shifted))?;
         let mut parts = spec::Parts {
             environment: process::environment(config, &request.env, &hostname, &user.home, terminal),
             working_dir: process::working_dir(config, request.workdir.as_deref())?,
             arguments,
             hostname: (request.namespaces.uts == Sharing::Private).then_some(hostname),
             files: &files,
-            maps: ids.maps(),
+            seen: &seen,
+            maps,
             shifted,
             user,
             devices: Vec::new(),
@@ -260,13 +266,23 @@ impl Run<'_> {
                 }
             })
             .with_init(request.init);
+        // What a path of /proc/self/fd means must stay open until the runtime has opened that.
+        let mut held = Vec::new();
+        for one in seen {
+            held.push(one.held);
+            if let mounts::Tree::Detached(tree) = one.tree {
+                container = container.mount(one.target, tree);
+            }
+        }
         if let Some(group) = group {
             container = container.cgroup(group);
         }
         let process = container.spawn()?;
+        drop(held);
         alive.tell(process.pid())?;
         let ended = self.wait(process);
         drop(ids);
+        mounts::release(self.engine, &points.list)?;
         ended
     }
 
@@ -306,6 +322,7 @@ impl Run<'_> {
             host_ids: self.users.0 == UserNamespace::Host,
             host_ids_because: self.users.1.map(Into::into),
             cgroup: Some(self.cgroup.to_owned()),
+            mounts: Vec::new(),
             labels,
             annotations: notes.annotations.clone(),
             stop_signal: notes.stop_signal.clone().or_else(|| config.stop_signal.clone()),
@@ -504,8 +521,13 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     }
 }
 
+/// The mount points of all containers, with their IDs.
+pub(crate) fn all_mount_points(containers: &Path) -> Result<Vec<(String, Vec<MountPoint>)>> {
+    Record::all_mounts(containers)
+}
+
 /// 64 random hexadecimal digits.
-fn new_id() -> Result<String> {
+pub(crate) fn new_id() -> Result<String> {
     let bytes: [u8; 32] = random()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

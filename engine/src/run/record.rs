@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use onggi_oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
+use super::mounts::MountPoint;
 use crate::error::{Error, Result};
 
 const FILE: &str = "config.json";
@@ -58,6 +59,9 @@ pub struct Record {
     /// Its control group, below each tree.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
+    /// What it sees besides its image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountPoint>,
     /// For filters.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -101,6 +105,11 @@ impl Record {
             all.extend(Self::read(&entry.path())?);
         }
         Ok(all)
+    }
+
+    /// The mount points of all containers, with their IDs.
+    pub(super) fn all_mounts(containers: &Path) -> Result<Vec<(String, Vec<MountPoint>)>> {
+        Ok(Self::all(containers)?.into_iter().map(|record| (record.id, record.mounts)).collect())
     }
 
     /// The container that a name, an ID or the beginning of an ID means.
@@ -193,6 +202,7 @@ mod tests {
             host_ids: false,
             host_ids_because: None,
             cgroup: None,
+            mounts: Vec::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             stop_signal: None,

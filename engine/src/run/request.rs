@@ -8,10 +8,10 @@ use onggi_runtime::WindowSize;
 
 use super::device::Device;
 use super::files::Resolver;
+use super::mounts::{Mounted, Tmpfs, VolumesFrom};
 use super::namespaces::Namespaces;
 use super::resources::Resources;
 use super::security::Security;
-use super::volume::{Bind, Tmpfs};
 
 /// What network a container has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,8 +111,10 @@ pub struct RunRequest {
     pub user: Option<String>,
     /// Which namespaces are its own.
     pub namespaces: Namespaces,
-    /// Host paths that it sees.
-    pub binds: Vec<Bind>,
+    /// Host paths, volumes and images that it sees.
+    pub mounts: Vec<Mounted>,
+    /// Containers whose mounts it sees too.
+    pub volumes_from: Vec<VolumesFrom>,
     /// Directories of its own in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// Host devices that it gets.

@@ -8,6 +8,7 @@ use onggi_runtime::{Defaults, default_spec};
 use onggi_sys::idmap::IdMap;
 
 use super::files::HostFile;
+use super::mounts::{Ready, Tree};
 use super::namespaces::{Ipc, Sharing};
 use super::request::{Network, RunRequest};
 use super::user::User;
@@ -25,6 +26,8 @@ pub(super) struct Parts<'a> {
     pub user: User,
     /// The host name; `None` if the host's is shared.
     pub hostname: Option<String>,
+    /// What it sees besides its image.
+    pub seen: &'a [Ready],
     /// The generated files.
     pub files: &'a [HostFile],
     /// The IDs of the container's own user namespace.
@@ -80,7 +83,7 @@ pub(super) fn build(request: &RunRequest, parts: Parts<'_>) -> Result<Spec> {
     }
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     adapt(&mut mounts, request, own_ids)?;
-    mounts.extend(own_mounts(request, parts.files, &parts.device_binds, parts.shifted)?);
+    mounts.extend(own_mounts(request, parts.seen, parts.files, &parts.device_binds, parts.shifted)?);
     spec.set_mounts(Some(mounts));
     request.security.apply(&mut spec)?;
     Ok(spec)
@@ -115,34 +118,27 @@ fn adapt(mounts: &mut Vec<Mount>, request: &RunRequest, own_ids: bool) -> Result
 /// What the caller and the engine add, outer ones first.
 fn own_mounts(
     request: &RunRequest,
+    seen: &[Ready],
     files: &[HostFile],
     devices: &[(PathBuf, PathBuf)],
     shifted: bool,
 ) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
-    let id_mapped = |recursive| shifted.then(|| if recursive { "ridmap" } else { "idmap" }.to_owned());
-    for bind in &request.binds {
-        if let Err(source) = std::fs::symlink_metadata(&bind.source) {
-            return Err(Error::BindSource { path: bind.source.clone(), source });
+    for one in seen {
+        if let Tree::Path(path) = &one.tree {
+            mounts.push(mount("bind", path, &one.target, one.options.clone())?);
         }
-        let mut options = vec![if bind.recursive { "rbind" } else { "bind" }.to_owned()];
-        options.extend(bind.options.iter().cloned());
-        if bind.recursive && bind.options.iter().any(|option| option == "ro") {
-            // What is mounted below is not to be written either.
-            options.push("rro".into());
-        }
-        options.extend(id_mapped(bind.recursive));
-        mounts.push(mount("bind", &bind.source, &bind.target, options)?);
     }
     for tmpfs in &request.tmpfs {
         mounts.push(mount("tmpfs", Path::new("tmpfs"), &tmpfs.target, tmpfs.options.clone())?);
     }
     for file in files {
         // A path that the caller mounts himself is his.
-        if request.binds.iter().any(|bind| bind.target == file.target) {
+        if seen.iter().any(|one| one.target == file.target) {
             continue;
         }
-        let options = ["bind".to_owned()].into_iter().chain(id_mapped(false)).collect();
+        let id_mapped = shifted.then(|| "idmap".to_owned());
+        let options = ["bind".to_owned()].into_iter().chain(id_mapped).collect();
         mounts.push(mount("bind", &file.source, file.target, options)?);
     }
     for (source, target) in devices {

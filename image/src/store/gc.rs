@@ -15,7 +15,7 @@ use super::layer::diff_id_of;
 use super::reach::Marked;
 use super::refs::Ref;
 use super::remove::Removed;
-use super::usage::allocated;
+use super::usage::disk_usage;
 use super::{ImageSummary, Store, durable};
 use crate::error::{Error, Result};
 
@@ -116,7 +116,7 @@ impl Store {
         self.sync_names()?;
         let mut bytes = 0;
         for grave in graves {
-            bytes += allocated(&grave)?;
+            bytes += disk_usage(&grave)?;
             durable::remove_tree(&grave)?;
         }
         if !droppable_blobs {

@@ -59,7 +59,7 @@ pub use lease::Lease;
 pub use lock::Hold;
 pub use refs::Ref;
 pub use remove::{ContainerUse, RemoveOptions, Removed};
-pub use usage::{Count, Usage};
+pub use usage::{Count, Usage, disk_usage};
 
 /// The content of `oci-layout` (image-spec "oci-layout file").
 const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}\n";

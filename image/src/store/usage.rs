@@ -114,7 +114,7 @@ impl Count {
 }
 
 /// Bytes on disk of a tree.
-pub(super) fn allocated(path: &Path) -> Result<u64> {
+pub fn disk_usage(path: &Path) -> Result<u64> {
     Seen::default().measure(path)
 }
 

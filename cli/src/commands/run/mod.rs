@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use onggi_engine::oci::Platform;
 use onggi_engine::run::{
-    Bind, Mounted, Network, Notes, PullPolicy, Resolver, RunRequest, Streams, Tmpfs, WindowSize,
+    Mount, Mounted, Network, Notes, PullPolicy, Resolver, RunRequest, Streams, Tmpfs, VolumesFrom, WindowSize,
 };
 
 use crate::failure::Failure;
@@ -86,7 +86,7 @@ pub struct Options {
     /// Read labels from a file, one on each line
     #[arg(long, value_name = "FILE")]
     label_file: Vec<PathBuf>,
-    /// Attach a filesystem mount: type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH
+    /// Attach a filesystem mount: type=bind|volume|tmpfs|image,source=WHAT,target=PATH[,readonly]
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<String>,
     /// Name of the container
@@ -132,9 +132,12 @@ pub struct Options {
     /// User (and group) to run as, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// Bind-mount a host path: SOURCE:TARGET[:OPTIONS]
-    #[arg(short, long = "volume", value_name = "SOURCE:TARGET")]
+    /// Mount a host path or a volume: [SOURCE:]TARGET[:OPTIONS]
+    #[arg(short, long = "volume", value_name = "[SOURCE:]TARGET")]
     volume: Vec<String>,
+    /// Mount what another container has mounted: CONTAINER[:ro|rw]
+    #[arg(long, value_name = "CONTAINER")]
+    volumes_from: Vec<VolumesFrom>,
     /// Working directory inside the container
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -202,7 +205,8 @@ impl Options {
             terminal: self.tty.then(window_size),
             user: self.user,
             namespaces: self.security.namespaces(),
-            binds: mounts.binds,
+            mounts: mounts.mounted,
+            volumes_from: self.volumes_from,
             tmpfs: mounts.tmpfs,
             devices: self.security.devices()?,
             sysctls: self.sysctl,
@@ -244,7 +248,7 @@ fn pull_policy(text: &str) -> Result<PullPolicy, String> {
 /// What the container sees besides its image.
 #[derive(Default)]
 struct Mounts {
-    binds: Vec<Bind>,
+    mounted: Vec<Mounted>,
     tmpfs: Vec<Tmpfs>,
 }
 
@@ -257,12 +261,12 @@ impl Mounts {
         cwd: &Path,
     ) -> Result<(), onggi_engine::Error> {
         for text in volumes {
-            self.binds.push(Bind::parse(text, cwd)?);
+            self.mounted.push(Mounted::parse(text, cwd)?);
         }
         for text in mounts {
-            match Mounted::parse(text, cwd)? {
-                Mounted::Bind(bind) => self.binds.push(bind),
-                Mounted::Tmpfs(tmpfs) => self.tmpfs.push(tmpfs),
+            match Mount::parse(text, cwd)? {
+                Mount::Mounted(mounted) => self.mounted.push(mounted),
+                Mount::Tmpfs(tmpfs) => self.tmpfs.push(tmpfs),
             }
         }
         for text in tmpfs {

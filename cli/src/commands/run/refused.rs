@@ -6,7 +6,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
 const NETWORKS: &str = "networks with addresses do not exist yet (--network none and host do)";
 const BACKGROUND: &str = "containers run in the foreground only, so far";
 const HEALTH: &str = "health checks do not exist yet";
-const VOLUMES: &str = "volumes do not exist yet (bind mounts do: -v /host:/container)";
 
 /// A flag: its long name, its letter, whether it takes a value, and why not.
 type Flag = (&'static str, Option<char>, bool, &'static str);
@@ -37,8 +36,6 @@ const FLAGS: &[Flag] = &[
     ("runtime", None, true, "onggi runs containers itself"),
     ("storage-opt", None, true, "containers share the filesystem of the store"),
     ("use-api-socket", None, false, "there is no daemon"),
-    ("volume-driver", None, true, VOLUMES),
-    ("volumes-from", None, true, VOLUMES),
 ];
 
 /// Flags that have one value which changes nothing, and are refused with any other.
@@ -46,6 +43,7 @@ const ONLY: &[(&str, &[&str], &str)] = &[
     ("isolation", &["", "default"], "Linux has one kind of isolation"),
     ("log-driver", &["", "none"], "there are no logs in the foreground"),
     ("restart", &["", "no"], BACKGROUND),
+    ("volume-driver", &["", "local"], "there is one driver: local"),
 ];
 
 /// The flags, for clap.
