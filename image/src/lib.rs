@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod erofs;
 mod error;
 pub mod layer;
 pub mod snapshot;

@@ -9,6 +9,7 @@
 //! | [`clone`](mod@clone) | a child process in new namespaces, with a pidfd |
 //! | [`mount`] | mounts as descriptors: make, clone, change, attach |
 //! | [`overlay`] | overlay mounts as descriptors |
+//! | [`mod@file`] | files on their way to the disk |
 //! | [`path`] | path resolution that can't leave a directory |
 //! | [`idmap`] | user and group id maps of user namespaces |
 //! | [`caps`] | the five capability sets of a process |
@@ -22,6 +23,7 @@
 
 pub mod caps;
 pub mod clone;
+pub mod file;
 pub mod idmap;
 pub mod link;
 pub mod mount;

@@ -421,12 +421,12 @@ fn padding(size: u64) -> u64 {
 }
 
 /// The entry with that name is refused.
-pub(super) fn refuse(name: &[u8], problem: EntryProblem) -> Error {
+pub(crate) fn refuse(name: &[u8], problem: EntryProblem) -> Error {
     Error::Entry { name: String::from_utf8_lossy(name).into_owned(), problem }
 }
 
 /// Either the stream failed or the entry is bad.
-enum Failure {
+pub(crate) enum Failure {
     Stream(Error),
     Entry(EntryProblem),
 }

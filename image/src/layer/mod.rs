@@ -8,12 +8,13 @@
 //! Everything here works on streams and directory descriptors; it knows no store.
 
 mod compression;
-mod entries;
+pub(crate) mod entries;
 mod gzip;
 mod header;
-mod limits;
+pub(crate) mod limits;
+pub(crate) mod meta;
 mod pack;
-mod path;
+pub(crate) mod path;
 mod pax;
 mod sparse;
 mod tree;

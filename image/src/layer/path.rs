@@ -6,13 +6,13 @@ use crate::EntryProblem;
 /// A name relative to the root: components joined by single slashes, no `.`,
 /// no leading or trailing slash. `..` only where `climbs` says so.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Clean {
-    pub(super) path: Vec<u8>,
-    pub(super) climbs: bool,
+pub(crate) struct Clean {
+    pub(crate) path: Vec<u8>,
+    pub(crate) climbs: bool,
 }
 
 /// Cleans the name of an entry. A name that climbs above the root is refused.
-pub(super) fn clean(raw: &[u8]) -> Result<Clean, EntryProblem> {
+pub(crate) fn clean(raw: &[u8]) -> Result<Clean, EntryProblem> {
     let clean = clean_link(raw)?;
     if clean.climbs {
         let mut depth = 0_usize;
@@ -28,7 +28,7 @@ pub(super) fn clean(raw: &[u8]) -> Result<Clean, EntryProblem> {
 
 /// Cleans the target of a hard link. Climbing above the root stays at the root,
 /// as for a process in the container.
-pub(super) fn clean_link(raw: &[u8]) -> Result<Clean, EntryProblem> {
+pub(crate) fn clean_link(raw: &[u8]) -> Result<Clean, EntryProblem> {
     if raw.contains(&0) {
         return Err(EntryProblem::Name("has a zero byte"));
     }
@@ -49,7 +49,7 @@ pub(super) fn clean_link(raw: &[u8]) -> Result<Clean, EntryProblem> {
 }
 
 /// The directory and the last component.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&b| b == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&[], path),
@@ -57,12 +57,12 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The path of a name in a directory.
-pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
 /// Whether `path` is `directory` or lies in it; the rest after the slash.
-pub(super) fn below<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn below<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
     if directory.is_empty() {
         return Some(path);
     }

@@ -37,9 +37,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use self::settle::{Directory, Meta, owner};
-use super::entries::{Entries, Entry, Kind, refuse};
+use self::settle::{Directory, owner};
+use super::entries::{Entries, Entry, Failure, Kind, refuse};
 use super::limits::{Limits, MAX_DEFERRED};
+use super::meta::Meta;
 use super::path::{clean, clean_link, join, split};
 use super::sparse::Sparse;
 use super::tree::{Lookup, Tree, io};
@@ -138,7 +139,7 @@ pub fn unpack(archive: impl Read, into: BorrowedFd<'_>, options: &UnpackOptions)
     let mut unpacker = Unpacker::new(into, options)?;
     let mut entries = Entries::new(archive);
     while let Some(mut entry) = entries.next_entry()? {
-        unpacker.count(&entry)?;
+        unpacker.report.count(&entry, &options.limits)?;
         let path = std::mem::take(&mut entry.path);
         match unpacker.entry(&path, entry, &mut entries) {
             Ok(()) => {}
@@ -148,24 +149,6 @@ pub fn unpack(archive: impl Read, into: BorrowedFd<'_>, options: &UnpackOptions)
     }
     unpacker.report.trailing = entries.drain()?;
     unpacker.finish()
-}
-
-/// Either the stream failed or the entry is refused.
-enum Failure {
-    Stream(Error),
-    Entry(EntryProblem),
-}
-
-impl From<EntryProblem> for Failure {
-    fn from(problem: EntryProblem) -> Self {
-        Self::Entry(problem)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Stream(error)
-    }
 }
 
 /// What making a file gives, before anything is changed about it.
@@ -231,22 +214,6 @@ impl<'a> Unpacker<'a> {
         Ok(unpacker)
     }
 
-    fn count(&mut self, entry: &Entry) -> Result<()> {
-        let limits = &self.options.limits;
-        self.report.entries += 1;
-        if self.report.entries > limits.entries {
-            return Err(Error::Limit { what: "the number of entries of the layer", limit: limits.entries });
-        }
-        if let Kind::File { size, .. } = entry.kind {
-            self.report.bytes = self.report.bytes.saturating_add(size);
-            if self.report.bytes > limits.content {
-                let what = "the size of the layer's files in bytes";
-                return Err(Error::Limit { what, limit: limits.content });
-            }
-        }
-        Ok(())
-    }
-
     /// Bounds what is held until the end.
     fn defer(&mut self, bytes: usize) -> Result<(), EntryProblem> {
         self.deferred += bytes;
@@ -262,7 +229,7 @@ impl<'a> Unpacker<'a> {
         if clean.path.split(|&b| b == b'/').next().is_some_and(whiteout::is_aufs) {
             return Ok(());
         }
-        let (kind, meta) = self.meta(entry)?;
+        let (kind, meta) = self.report.admit(entry, self.options.ownership)?;
         let path = self.locate(&clean.path, clean.climbs)?;
         let (_, base) = split(&path);
         match whiteout::read(base)? {
@@ -299,31 +266,6 @@ impl<'a> Unpacker<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Checks what an entry says of itself.
-    fn meta(&mut self, entry: Entry) -> Result<(Kind, Meta), EntryProblem> {
-        // The highest number stands for "no change" in chown(2).
-        let id = |id: u64, what| match u32::try_from(id) {
-            Ok(id) if id != u32::MAX => Ok(id),
-            _ => Err(EntryProblem::Number(what)),
-        };
-        let (uid, gid) = (id(entry.uid, "uid")?, id(entry.gid, "gid")?);
-        self.report.max_id = self.report.max_id.max(uid).max(gid);
-        if self.options.ownership == Ownership::Squash && (uid, gid) != (0, 0) {
-            self.report.squashed += 1;
-        }
-        if let Some((name, _)) = entry.xattrs.iter().find(|(name, _)| OverlayXattr::owns(name)) {
-            return Err(EntryProblem::OverlayXattr(String::from_utf8_lossy(name).into_owned()));
-        }
-        let meta = Meta {
-            mode: Mode::from_raw_mode(entry.mode),
-            uid,
-            gid,
-            mtime: entry.mtime,
-            xattrs: entry.xattrs,
-        };
-        Ok((entry.kind, meta))
     }
 
     /// The canonical path of a name. Its directory exists and is the current

@@ -40,7 +40,7 @@ pub fn read(base: &[u8]) -> Result<Mark<'_>, EntryProblem> {
 }
 
 /// Whether a name at the root of a tree is one that AUFS used for itself.
-pub(super) fn is_aufs(first: &[u8]) -> bool {
+pub(crate) fn is_aufs(first: &[u8]) -> bool {
     first.starts_with(AUFS) && first != OPAQUE
 }
 

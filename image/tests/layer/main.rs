@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod archive;
+mod erofs;
 mod hostile;
 mod overlay;
 mod peers;

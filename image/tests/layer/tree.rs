@@ -14,13 +14,18 @@ pub(crate) fn temporary() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("onggi-test-").tempdir().unwrap()
 }
 
-/// Unpacks into a new directory `name` of `home`.
+/// Unpacks into a new directory `name` of `home`, and compares with the layer's other format.
 pub(crate) fn unpack_at(home: &Path, name: &str, archive: &[u8]) -> onggi_image::Result<(PathBuf, Unpacked)> {
     let root = home.join(name);
     std::fs::create_dir(&root).unwrap();
     let directory = File::open(&root).unwrap();
-    let report = unpack(decoder(archive, None)?, directory.as_fd(), &UnpackOptions::privileged())?;
-    Ok((root, report))
+    let unpacked = decoder(archive, None)
+        .and_then(|archive| unpack(archive, directory.as_fd(), &UnpackOptions::privileged()));
+    // The other format shows the same.
+    if rustix::process::geteuid().is_root() {
+        crate::erofs::assert_agrees(archive, unpacked.is_ok().then_some(&root));
+    }
+    Ok((root, unpacked?))
 }
 
 pub(crate) fn pack_at(root: &Path, options: &PackOptions) -> onggi_image::Result<(Vec<u8>, Packed)> {

@@ -2,13 +2,13 @@
 
 use std::os::fd::AsRawFd;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Ownership, Unpacked, Unpacker, not_directory};
 use crate::layer::entries::refuse;
+use crate::layer::meta::Meta;
 use crate::layer::path::split;
-use crate::layer::pax::{Time, Xattr};
 use crate::layer::tree::{Lookup, io};
 use crate::{EntryProblem, Result};
 
@@ -19,22 +19,6 @@ pub(super) struct Directory {
     pub(super) opaque: bool,
     /// The permissions that it was made with.
     pub(super) made: Mode,
-}
-
-/// Mode, owner, time and attributes of an entry.
-pub(super) struct Meta {
-    pub(super) mode: Mode,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Time,
-    pub(super) xattrs: Vec<Xattr>,
-}
-
-impl Meta {
-    pub(super) fn times(&self) -> Timestamps {
-        let time = Timespec { tv_sec: self.mtime.seconds, tv_nsec: self.mtime.nanoseconds.into() };
-        Timestamps { last_access: time, last_modification: time }
-    }
 }
 
 impl Unpacker<'_> {
@@ -158,13 +142,7 @@ impl Unpacker<'_> {
         if directory.meta.is_none() {
             self.report.implicit_directories += u64::from(!path.is_empty());
         }
-        let meta = directory.meta.unwrap_or_else(|| Meta {
-            mode: Mode::from_raw_mode(0o755),
-            uid: 0,
-            gid: 0,
-            mtime: Time::default(),
-            xattrs: Vec::new(),
-        });
+        let meta = directory.meta.unwrap_or_else(|| Meta::implicit(0o755));
         // Opened before its permissions may forbid that.
         let opened = if directory.opaque || !meta.xattrs.is_empty() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
