@@ -4,10 +4,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use onggi_testkit::needs;
+use support::user::User;
 use support::{Done, Onggi, busybox_archive};
 
 const IMAGE: &str = "busybox:test";
@@ -501,26 +502,14 @@ fn what_a_killed_command_leaves_is_swept() {
 #[test]
 fn an_ordinary_user_gets_an_error_for_limits_that_he_cannot_set() {
     let Some(onggi) = setup() else { return };
-    if needs::programs(&["setpriv"]).is_missing() || Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         // With version 2 a user may have been delegated groups.
         return;
     }
-    let home = tempfile::Builder::new().prefix("onggi-user.").tempdir_in("/var/tmp").expect("a folder");
+    let Some(nobody) = User::new(false) else { return };
     let archive = busybox_archive(onggi.folder(), IMAGE).expect("made before");
-    let copy = home.path().join("busybox.tar");
-    std::fs::copy(archive, &copy).expect("a copy");
-    let binary = home.path().join("program");
-    std::fs::copy(env!("CARGO_BIN_EXE_onggi"), &binary).expect("a copy");
-    for path in [home.path(), &copy, &binary] {
-        std::os::unix::fs::chown(path, Some(54_321), Some(54_321)).expect("an owner");
-    }
-    let user = |args: &[&str]| {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=54321", "--regid=54321", "--clear-groups"]).arg(&binary).args(args);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path()).stdin(Stdio::null());
-        Done::of(&mut command)
-    };
+    let copy = nobody.copy(&archive, "busybox.tar");
+    let user = |args: &[&str]| nobody.output(args);
     user(&["load", "-i", &copy.to_string_lossy()]).ok();
     // The default limit is left out, what was asked for is not.
     assert_eq!(user(&["run", "--rm", IMAGE, "echo", "ran"]).ok(), "ran");

@@ -10,11 +10,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use onggi_testkit::needs;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
-use support::{Done, Onggi, fixture, tool};
+use support::user::User;
+use support::{Onggi, fixture, tool};
 
 const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/walk.py");
 const IMAGE: &str = "localhost/tree:1";
@@ -110,39 +110,21 @@ fn a_container_sees_what_umoci_unpacks() {
 
 #[test]
 fn an_ordinary_user_sees_the_same() {
-    let programs = needs::programs(&["umoci", "python3", "newuidmap", "setpriv", "unshare"]);
-    if programs.is_missing() || needs::root().is_missing() {
+    if needs::programs(&["umoci", "python3"]).is_missing() {
         return;
     }
+    let Some(user) = User::new(true) else { return };
     let onggi = Onggi::new();
     let Some(layout) = layout(&onggi) else { return };
     let expected = by_umoci(&onggi, &layout);
-
-    // `nobody` gets subordinate IDs in a mount namespace of this test, and a copy of the binary, since
-    // the folder that it is built in may be root's alone.
-    let home = onggi.folder().join("user");
-    fs::create_dir(&home).unwrap();
     fs::set_permissions(onggi.folder(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_onggi"), home.join("onggi")).unwrap();
-    fs::copy(WALK, home.join("walk.py")).unwrap();
-    fs::write(home.join("ids"), "nobody:200000:65536\n").unwrap();
-    for path in [&home, &home.join("onggi"), &home.join("walk.py")] {
-        chown(path, Some(65534), Some(65534)).unwrap();
-    }
-    let script = r#"
-        set -e
-        mount --bind "$HOME/ids" /etc/subuid
-        mount --bind "$HOME/ids" /etc/subgid
-        chmod -R a+rX "$LAYOUT"
-        user() { setpriv --reuid 65534 --regid 65534 --clear-groups -- "$@"; }
-        user "$HOME/onggi" load -q -i "$LAYOUT"
-        user "$HOME/onggi" tag "$(user "$HOME/onggi" images -q)" localhost/tree:1
-        user "$HOME/onggi" run --rm -v "$HOME/walk.py:/walk.py:ro" localhost/tree:1 python3 /walk.py /
-        user "$HOME/onggi" system check >&2
-    "#;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--", "sh", "-c", script]).env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command.env("HOME", &home).env("LAYOUT", &layout).env("XDG_DATA_HOME", home.join("data"));
-    assert_same(&expected, &Done::of(&mut command).ok());
+    tool("chmod", ["-R".as_ref(), "a+rX".as_ref(), layout.as_os_str()]);
+
+    let walk = format!("{}:/walk.py:ro", user.copy(Path::new(WALK), "walk.py").display());
+    user.output(["load".as_ref(), "-q".as_ref(), "-i".as_ref(), layout.as_os_str()]).ok();
+    let id = user.output(["images", "-q"]).ok();
+    user.output(["tag", &id, IMAGE]).ok();
+    let seen = user.output(["run", "--rm", "-v", &walk, IMAGE, "python3", "/walk.py", "/"]);
+    assert_same(&expected, &seen.ok());
+    user.output(["system", "check"]).ok();
 }

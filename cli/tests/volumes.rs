@@ -4,14 +4,15 @@ mod support;
 
 use std::fs;
 
-use onggi_testkit::{ImageMaker, needs};
+use onggi_testkit::{ImageMaker, TestImage, needs};
 use support::hostile::Archive;
-use support::{Done, Onggi};
+use support::user::User;
+use support::{Done, Onggi, archive_of};
 
 /// Busybox, with files of user 7 below `/data`, which is a VOLUME.
 const IMAGE: &str = "app:1";
 
-fn setup() -> Option<Onggi> {
+fn image() -> Option<TestImage> {
     if needs::root().is_missing() || needs::programs(&["busybox"]).is_missing() {
         return None;
     }
@@ -31,8 +32,11 @@ fn setup() -> Option<Onggi> {
             owned(header);
         })
         .entry("data/first", b"from the image", owned);
-    let image =
-        ImageMaker::new().tar(layer.finish()).set("Volumes", serde_json::json!({ "/data": {} })).build();
+    Some(ImageMaker::new().tar(layer.finish()).set("Volumes", serde_json::json!({ "/data": {} })).build())
+}
+
+fn setup() -> Option<Onggi> {
+    let image = image()?;
     let onggi = Onggi::new();
     onggi.load(&image, IMAGE);
     Some(onggi)
@@ -192,4 +196,25 @@ fn u_gives_what_is_mounted_to_the_programs_user() {
         "12:34\n12:34"
     );
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata("/").expect("the root")), 0);
+}
+
+#[test]
+fn an_ordinary_user_has_volumes_too() {
+    let (Some(image), Some(user)) = (image(), User::new(true)) else { return };
+    let archive = user.home().join("image.tar");
+    fs::write(&archive, archive_of(image.layout(IMAGE))).expect("an archive");
+    user.output(["load", "-q", "-i", &archive.to_string_lossy()]).ok();
+    let run = |flags: &[&str], script: &str| {
+        user.output([&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat()).ok()
+    };
+    let look = "cat /data/first; stat -c ' %u %g' /data/first; echo more >/data/second";
+    assert_eq!(run(&["-v", "v1:/data"], look), "from the image 7 8");
+    assert_eq!(run(&["-v", "v1:/other"], "cat /other/second"), "more");
+    let image = format!("type=image,source={IMAGE},target=/i");
+    assert_eq!(run(&["--mount", &image], "cat /i/data/first"), "from the image");
+    assert_eq!(user.output(["volume", "ls", "-q"]).ok(), "v1");
+    assert_eq!(user.output(["volume", "rm", "v1"]).ok(), "v1");
+    user.output(["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem"]).ok();
+    let refused = user.output(["run", "--rm", "-v", "mem:/m", IMAGE, "true"]);
+    assert!(refused.stderr.contains("needs root"), "{}", refused.stderr);
 }

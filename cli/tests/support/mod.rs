@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod hostile;
+pub mod user;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
