@@ -121,8 +121,8 @@ fn memory_that_is_used_up_kills_and_is_recorded() {
     let kept = ["run", "--cidfile", &id_path, "--memory", "16m", IMAGE, "sh", "-c", eat];
     assert_eq!(onggi.output(kept).code, Some(137));
     let id = std::fs::read_to_string(&id_file).expect("the ID");
-    let record = std::fs::read_to_string(onggi.root().join("containers").join(&id).join("config.json"));
-    assert!(record.expect("the record").contains("\"oom_killed\":true"));
+    let record = std::fs::read_to_string(onggi.root().join("containers").join(&id).join("state.json"));
+    assert!(record.expect("the record").contains("\"oomKilled\":true"));
     assert_eq!(onggi.ok(["ps", "-a", "--format", "{{.State}}", "-f", "exited=137"]), "exited");
     assert_eq!(groups_of(&id), Vec::<PathBuf>::new());
     onggi.ok(["rm", &id[..12]]);
@@ -202,15 +202,12 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         "--publish=80:80",
         "--publish-all",
         "--expose=80",
-        "--restart=always",
         "--runtime=runc",
         "--isolation=hyperv",
         "--kernel-memory=64m",
-        "--log-driver=json-file",
-        "--health-cmd=true",
+        "--log-driver=journald",
         "--detach-keys=ctrl-x",
         "--ip=10.0.0.2",
-        "--pid=container:x",
         "--userns=keep-id",
     ] {
         refuses(&onggi, &[flag], flag.split('=').next().unwrap_or(flag));
@@ -348,7 +345,7 @@ fn privileged_means_the_hosts_ids_and_is_recorded() {
     onggi.ok(["run", "--privileged", "--name", "mighty", IMAGE, "true"]);
     let id = onggi.ok(["ps", "-aq", "--no-trunc"]);
     let record = std::fs::read_to_string(onggi.root().join("containers").join(id).join("config.json"));
-    assert!(record.expect("the record").contains("\"host_ids_because\":\"--privileged\""));
+    assert!(record.expect("the record").contains("\"hostIdsBecause\":\"--privileged\""));
     onggi.ok(["rm", "mighty"]);
     // With IDs of its own it is not the host's root.
     let told = says(&onggi, &["--privileged", "--userns=private"], "cat /proc/self/uid_map");

@@ -323,6 +323,24 @@ pub enum Error {
         /// As given.
         name: String,
     },
+    /// A container that somebody else makes, starts or removes, for longer than is waited.
+    #[error("container {id} is being worked on by another process: try again when that is done")]
+    Busy {
+        /// Its ID.
+        id: String,
+    },
+    /// A layer that a container needs is not there.
+    #[error(
+        "cannot start container {container}: the layer {diff_id} of its image {image} is not in the store"
+    )]
+    MissingLayer {
+        /// The container's name.
+        container: String,
+        /// The image as it was named.
+        image: String,
+        /// The layer.
+        diff_id: onggi_oci::DiffId,
+    },
     /// A container that does not run.
     #[error("container {id} is not running")]
     NotRunning {
@@ -404,7 +422,9 @@ impl Error {
             Self::Registry(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::Limit { source, .. } => source.kind(),
-            Self::NoContainer { .. } | Self::NoVolume { .. } => ErrorKind::NotFound,
+            Self::NoContainer { .. } | Self::NoVolume { .. } | Self::MissingLayer { .. } => {
+                ErrorKind::NotFound
+            }
             Self::VolumeInUse { .. } | Self::VolumeExists { .. } | Self::DuplicateMount { .. } => {
                 ErrorKind::Conflict
             }
@@ -413,7 +433,7 @@ impl Error {
             }
             Self::VolumeMount { .. } => ErrorKind::Io,
             Self::FlagUnsupported { .. } | Self::NoLog { .. } => ErrorKind::Unsupported,
-            Self::NotRunning { .. } | Self::StillRunning { .. } => ErrorKind::Conflict,
+            Self::NotRunning { .. } | Self::StillRunning { .. } | Self::Busy { .. } => ErrorKind::Conflict,
             Self::Flag { .. } | Self::AmbiguousContainer { .. } => ErrorKind::Invalid,
             Self::NoPlatform { .. } | Self::UnknownUser { .. } | Self::NothingToPush { .. } => {
                 ErrorKind::NotFound

@@ -61,7 +61,7 @@ impl Engine {
     /// Removes what `text` names, as `docker rmi`.
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>> {
         let store = self.store()?;
-        let is_running = |id: &str| crate::run::is_running(store, id);
+        let is_running = |id: &str| self.look(id).is_alive();
         Ok(store.remove(text, &RemoveOptions { force, is_running: &is_running })?)
     }
 

@@ -20,6 +20,7 @@ pub mod progress;
 mod pull;
 mod push;
 
+pub mod containers;
 pub mod run;
 mod settings;
 mod volumes;

@@ -48,7 +48,7 @@ impl fmt::Debug for Rootfs {
 }
 
 /// Rows and columns of a terminal; zeros leave the kernel's default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WindowSize {
     /// Height.
     pub rows: u16,

@@ -1,6 +1,7 @@
 //! The subcommands, one file each: its options, and what it does with the engine.
 
 mod completion;
+mod create;
 mod environment;
 mod exec;
 mod filter;
@@ -37,6 +38,8 @@ pub use run::Options as RunOptions;
 pub enum Command {
     /// Run a command in a new container
     Run(Box<run::Options>),
+    /// Create a new container
+    Create(Box<create::Options>),
     /// Run a command in a running container
     Exec(exec::Options),
     /// List containers
@@ -91,6 +94,7 @@ impl Command {
         match self {
             Self::Run(options) => return options.run(session),
             Self::Exec(options) => return options.run(session),
+            Self::Create(options) => options.run(session),
             Self::Ps(options) => options.run(session),
             Self::Rm(options) => options.run(session),
             Self::Pull(options) => options.run(session),

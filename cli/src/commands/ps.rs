@@ -1,7 +1,7 @@
 //! `onggi ps`: lists containers.
 
 use jiff::Timestamp;
-use onggi_engine::run::ContainerSummary;
+use onggi_engine::containers::{ContainerDetails, Status};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -61,7 +61,7 @@ impl Options {
         let last = if self.latest { Some(1) } else { self.last };
         let every = self.all || last.is_some() || by_state;
         let all = session.engine()?.containers()?;
-        let shown = all.iter().filter(|one| (every || one.running) && matches(one, &filters));
+        let shown = all.iter().filter(|one| (every || one.status.has_program()) && matches(one, &filters));
         let shown = shown.take(last.unwrap_or(usize::MAX));
         if self.quiet {
             return session.print(&shown.map(|one| self.id(one) + "\n").collect::<String>());
@@ -79,71 +79,69 @@ impl Options {
         self.filter.iter().map(read).collect()
     }
 
-    fn id(&self, one: &ContainerSummary) -> String {
+    fn id(&self, one: &ContainerDetails) -> String {
         let id = &one.record.id;
         if self.no_trunc { id.clone() } else { id.chars().take(SHORT_ID).collect() }
     }
 
-    fn row(&self, one: &ContainerSummary) -> Value {
+    fn row(&self, one: &ContainerDetails) -> Value {
         let record = &one.record;
         let created = record.created.parse::<Timestamp>().ok();
         let command = record.arguments.join(" ");
         let command = if self.no_trunc { command.into() } else { human::ellipsis(&command, SHORT_COMMAND) };
-        let labels: Vec<String> = record.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels: Vec<String> =
+            record.labels().iter().map(|(key, value)| format!("{key}={value}")).collect();
         json!({
             "ID": self.id(one),
-            "Image": record.image,
+            "Image": record.image.reference,
             "Command": format!("\"{command}\""),
             "RunningFor": human::ago(created.map(Timestamp::as_second), Timestamp::now().as_second()),
             "CreatedAt": created.map_or_else(|| "N/A".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S %z UTC").to_string()),
             "Status": status(one),
-            "State": state(one),
+            "State": one.status.word(),
             "Ports": "",
-            "Names": record.name.clone().unwrap_or_default(),
+            "Names": record.name,
             "Labels": labels.join(","),
         })
     }
 }
 
-/// Docker's word: `dead` is a container whose end nobody saw.
-fn state(one: &ContainerSummary) -> &'static str {
-    match (one.running, one.record.exit_status) {
-        (true, _) => "running",
-        (false, Some(_)) => "exited",
-        (false, None) => "dead",
-    }
-}
-
-fn status(one: &ContainerSummary) -> String {
+fn status(one: &ContainerDetails) -> String {
     let since = |moment: Option<&String>| {
         let moment = moment.and_then(|text| text.parse::<Timestamp>().ok()).map(Timestamp::as_second);
         human::ago(moment, Timestamp::now().as_second())
     };
-    match (one.running, one.record.exit_status) {
-        (true, _) => {
-            let since = since(Some(&one.record.created));
-            format!("Up {}", since.strip_suffix(" ago").unwrap_or(&since))
+    let code = one.state.exit_code.unwrap_or_default();
+    match one.status {
+        Status::Created => "Created".to_owned(),
+        Status::Running | Status::Paused => {
+            let since = since(one.state.started.as_ref());
+            let up = format!("Up {}", since.strip_suffix(" ago").unwrap_or(&since));
+            if one.status == Status::Paused { format!("{up} (Paused)") } else { up }
         }
-        (false, Some(code)) => format!("Exited ({code}) {}", since(one.record.finished.as_ref())),
-        (false, None) => "Dead".to_owned(),
+        Status::Restarting => format!("Restarting ({code}) {}", since(one.state.finished.as_ref())),
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Exited => format!("Exited ({code}) {}", since(one.state.finished.as_ref())),
     }
 }
 
 /// Filters of one key are alternatives, filters of different keys must all hold; labels must all be there.
-fn matches(one: &ContainerSummary, filters: &[(String, String)]) -> bool {
+fn matches(one: &ContainerDetails, filters: &[(String, String)]) -> bool {
     let record = &one.record;
     let holds = |key: &str, value: &str| match key {
         "id" => record.id.starts_with(value),
-        "name" => record.name.as_ref().is_some_and(|name| name.contains(value.trim_start_matches('/'))),
+        "name" => record.name.contains(value.trim_start_matches('/')),
         "label" => match value.split_once('=') {
-            Some((label, wanted)) => record.labels.get(label).is_some_and(|have| have == wanted),
-            None => record.labels.contains_key(value),
+            Some((label, wanted)) => record.labels().get(label).is_some_and(|have| have == wanted),
+            None => record.labels().contains_key(value),
         },
-        "status" => state(one) == value,
-        "exited" => record.exit_status.is_some_and(|code| code.to_string() == value),
+        "status" => one.status.word() == value,
+        "exited" => {
+            one.status == Status::Exited && one.state.exit_code.is_some_and(|code| code.to_string() == value)
+        }
         "ancestor" => {
             let hex = value.strip_prefix("sha256:").unwrap_or(value);
-            record.image == value || (hex.len() >= 4 && record.image_id.hex().starts_with(hex))
+            record.image.reference == value || (hex.len() >= 4 && record.image.id.hex().starts_with(hex))
         }
         _ => false,
     };

@@ -17,6 +17,7 @@ use oci_spec::runtime::{
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
 };
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, major, makedev, minor, mknodat};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 const MAX_DEPTH: usize = 8;
 
 /// A wished device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Its path on the host; a directory means all devices in it.
     pub source: PathBuf,
@@ -101,9 +102,9 @@ fn rule(
 
 /// A device that was found.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) source: PathBuf,
-    pub(super) target: PathBuf,
+pub(crate) struct Node {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
     kind: LinuxDeviceType,
     number: u64,
     mode: u32,
@@ -112,7 +113,7 @@ pub(super) struct Node {
 }
 
 /// The devices that are meant.
-pub(super) fn find(devices: &[Device]) -> Result<Vec<Node>> {
+pub(crate) fn find(devices: &[Device]) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
     for device in devices {
         let before = nodes.len();
@@ -128,7 +129,7 @@ pub(super) fn find(devices: &[Device]) -> Result<Vec<Node>> {
 }
 
 /// All devices of the host, for `--privileged`. Terminals, shared memory and queues are the container's.
-pub(super) fn all() -> Vec<Node> {
+pub(crate) fn all() -> Vec<Node> {
     let mut nodes = Vec::new();
     let Ok(entries) = fs::read_dir("/dev") else { return nodes };
     for entry in entries.flatten() {
@@ -198,7 +199,7 @@ impl Node {
     }
 
     /// For a container with the host's IDs.
-    pub(super) fn to_linux(&self) -> Result<LinuxDevice> {
+    pub(crate) fn to_linux(&self) -> Result<LinuxDevice> {
         let (major, minor) = self.numbers();
         let device = LinuxDeviceBuilder::default()
             .path(&self.target)
@@ -213,12 +214,12 @@ impl Node {
     }
 
     /// The rule that lets a container use it.
-    pub(super) fn rule(&self) -> Result<LinuxDeviceCgroup> {
+    pub(crate) fn rule(&self) -> Result<LinuxDeviceCgroup> {
         rule(true, self.kind, self.numbers(), &self.access)
     }
 
     /// Makes a node in `dir` whose owner the container knows by the host's numbers.
-    pub(super) fn make_in(&self, dir: &Path, owner: impl Fn(u32, u32) -> (u32, u32)) -> Result<PathBuf> {
+    pub(crate) fn make_in(&self, dir: &Path, owner: impl Fn(u32, u32) -> (u32, u32)) -> Result<PathBuf> {
         let path =
             dir.join(format!("device-{}-{}-{}", self.kind.as_str(), self.numbers().0, self.numbers().1));
         let failed = |source: std::io::Error| Error::Write { path: path.clone(), source };
@@ -239,7 +240,7 @@ impl Node {
 
 /// The rules of a container that could otherwise use every device: nothing, then what is named. The
 /// runtime adds what every container has.
-pub(super) fn rules(nodes: &[Node], more: &[LinuxDeviceCgroup]) -> Result<Vec<LinuxDeviceCgroup>> {
+pub(crate) fn rules(nodes: &[Node], more: &[LinuxDeviceCgroup]) -> Result<Vec<LinuxDeviceCgroup>> {
     let mut rules = vec![rule(false, LinuxDeviceType::A, (-1, -1), "rwm")?];
     for node in nodes {
         rules.push(node.rule()?);

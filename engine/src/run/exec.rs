@@ -20,10 +20,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::record::Record;
 use super::request::Streams;
-use super::{liveness, security, streams, user};
+use super::{security, user};
 use crate::Engine;
+use crate::containers::streams;
 use crate::error::{Error, Result};
 
 const FILE: &str = "process.json";
@@ -33,7 +33,7 @@ const MAX_FILE: u64 = 16 << 20;
 /// The filter of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     /// Docker's default profile.
     Docker,
     /// None.
@@ -44,15 +44,15 @@ pub(super) enum Filter {
 
 /// What a container's first process is like.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Started {
-    pub(super) process: Process,
-    pub(super) filter: Filter,
+pub(crate) struct Started {
+    pub(crate) process: Process,
+    pub(crate) filter: Filter,
     /// Whether the container has a control group of its own.
-    pub(super) own_group: bool,
+    pub(crate) own_group: bool,
 }
 
 impl Started {
-    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
         let bytes = serde_json::to_vec(self).expect("plain values always serialise");
         fs::write(&path, bytes).map_err(|source| Error::Write { path, source })
@@ -92,12 +92,11 @@ pub struct ExecRequest {
 impl Engine {
     /// Runs a process in a running container and returns its exit status; 0 at once if detached.
     pub fn exec(&self, request: &ExecRequest) -> Result<u8> {
-        let containers = self.settings().root.join("containers");
-        let record = Record::find(&containers, &request.container)?;
-        let target = liveness::first_process(&self.settings().runroot, &record.id)
-            .ok_or_else(|| Error::NotRunning { id: record.id.clone() })?;
+        let record = self.find_container(&request.container)?;
+        let target = self.look(&record.id).program;
+        let target = target.ok_or_else(|| Error::NotRunning { id: record.id.clone() })?;
         shield(target)?;
-        let started = Started::read(&containers.join(&record.id))?;
+        let started = Started::read(&self.container_dir(&record.id))?;
         let mut process = started.process;
         adapt(&mut process, request, target)?;
         let filter = match &started.filter {

@@ -6,6 +6,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 use super::request::Network;
@@ -20,7 +22,7 @@ const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n\
 
 /// A generated file and where it goes.
 #[derive(Debug)]
-pub(super) struct HostFile {
+pub(crate) struct HostFile {
     /// Where it lies.
     pub source: PathBuf,
     /// Where the container sees it.
@@ -28,7 +30,8 @@ pub(super) struct HostFile {
 }
 
 /// Names and name servers that the caller adds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resolver {
     /// Name servers in place of the host's.
     pub servers: Vec<IpAddr>,
@@ -68,14 +71,14 @@ impl Resolver {
 }
 
 /// Writes the files into `dir`.
-pub(super) fn write(
+pub(crate) fn write(
     dir: &Path,
     hostname: &str,
-    network: Network,
+    network: &Network,
     resolver: &Resolver,
 ) -> Result<[HostFile; 3]> {
     let mut hosts = match network {
-        Network::None => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n"),
+        Network::None | Network::Container(_) => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n"),
         Network::Host => of_host("/etc/hosts")?,
     };
     if !hosts.is_empty() && !hosts.ends_with('\n') {

@@ -20,7 +20,7 @@ use crate::authority::Authority;
 use crate::error::{Error, Result};
 
 /// Where the group of a container will be.
-pub(super) fn path(resources: &Resources, authority: &Authority, id: &str) -> Result<PathBuf> {
+pub(crate) fn path(resources: &Resources, authority: &Authority, id: &str) -> Result<PathBuf> {
     let Some(parent) = &resources.cgroup_parent else {
         return Ok(own_parent(authority).join(COMMON_PARENT).join(id));
     };
@@ -43,7 +43,7 @@ fn own_parent(authority: &Authority) -> PathBuf {
 }
 
 /// Makes the group with its limits; `None` where the caller can't, and nothing was asked for.
-pub(super) fn make(
+pub(crate) fn make(
     path: &Path,
     resources: &Resources,
     authority: &Authority,
@@ -75,7 +75,7 @@ pub(super) fn make(
 }
 
 /// Whether control groups of this host are version 2 alone.
-pub(super) fn is_unified() -> Result<bool> {
+pub(crate) fn is_unified() -> Result<bool> {
     Ok(Hierarchies::detect()?.is_unified())
 }
 
@@ -90,7 +90,7 @@ fn counts_swap() -> bool {
 }
 
 /// Whether something in the group was killed because its memory was used up.
-pub(super) fn was_out_of_memory(group: &Cgroup) -> bool {
+pub(crate) fn was_out_of_memory(group: &Cgroup) -> bool {
     let killed = |text: String| {
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ").map(str::to_owned));
         count.is_some_and(|count| count.trim() != "0")
@@ -99,7 +99,7 @@ pub(super) fn was_out_of_memory(group: &Cgroup) -> bool {
 }
 
 /// Removes the group of a container whose caretaker is gone, with all that is in it.
-pub(super) fn sweep(path: &Path) {
+pub(crate) fn sweep(path: &Path) {
     if let Ok(group) = Cgroup::open(path) {
         // What can't be removed now is tried again by nobody: the kernel removes nothing by itself,
         // and an empty group does no harm.

@@ -25,7 +25,7 @@ const SLOTS: u32 = 4094;
 
 /// A range of host IDs that no other container uses while this value lives.
 #[derive(Debug)]
-pub(super) struct IdRange {
+pub(crate) struct IdRange {
     first: u32,
     count: u32,
     /// Held, never read: closing them gives the slots back.
@@ -35,7 +35,7 @@ pub(super) struct IdRange {
 impl IdRange {
     /// Takes a free range for IDs 0 to `highest`, at least 65,536 of them. `seed` says where to begin
     /// to look, so that containers which start at the same time don't ask for the same slot.
-    pub(super) fn take(runroot: &Path, highest: u32, seed: u32) -> Result<Self> {
+    pub(crate) fn take(runroot: &Path, highest: u32, seed: u32) -> Result<Self> {
         let wanted = highest / SLOT + 1;
         if wanted > SLOTS {
             return Err(Error::IdsTooHigh { highest, limit: SLOTS * SLOT - 1 });
@@ -57,13 +57,13 @@ impl IdRange {
     }
 
     /// The host's numbers of a container's user and group; those it has none for are its root's.
-    pub(super) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
+    pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
         let of = |id: u32| self.first + if id < self.count { id } else { 0 };
         (of(uid), of(gid))
     }
 
     /// The map of this range: 0 inside is its first ID.
-    pub(super) fn map(&self) -> IdMap {
+    pub(crate) fn map(&self) -> IdMap {
         IdMap::new(vec![Range { inside: 0, outside: self.first, count: self.count }])
             .expect("slots lie below 2³¹ and are not empty")
     }

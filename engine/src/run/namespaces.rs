@@ -10,11 +10,13 @@
 
 use oci_spec::runtime::LinuxNamespaceType;
 use onggi_oci::ContainerConfig;
+use serde::{Deserialize, Serialize};
 
 use super::request::{Network, RunRequest};
 
 /// Whose IDs a container has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum UserNamespace {
     /// Its own: its root is nobody on the host.
     #[default]
@@ -23,30 +25,39 @@ pub enum UserNamespace {
     Host,
 }
 
-/// Whether a namespace is the container's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Whose namespace a container has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Sharing {
     /// Its own.
     #[default]
     Private,
     /// The host's.
     Host,
+    /// That of another container, by name or ID.
+    Container(String),
 }
 
 /// Inter-process communication: System V objects, message queues and `/dev/shm`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Ipc {
     /// Its own.
     #[default]
     Private,
+    /// Its own, which other containers may share.
+    Shareable,
     /// Its own, without `/dev/shm`.
     None,
     /// The host's.
     Host,
+    /// That of another container, by name or ID.
+    Container(String),
 }
 
 /// All of them but the network.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Namespaces {
     /// Whose IDs; `None` leaves it to what else is wished.
     pub user: Option<UserNamespace>,
@@ -62,7 +73,7 @@ pub struct Namespaces {
 
 impl Namespaces {
     /// Kinds that are the host's, of those that a container has by default.
-    pub(super) fn shared(self) -> Vec<LinuxNamespaceType> {
+    pub(crate) fn shared(&self) -> Vec<LinuxNamespaceType> {
         [
             (self.pid == Sharing::Host, LinuxNamespaceType::Pid),
             (self.ipc == Ipc::Host, LinuxNamespaceType::Ipc),
@@ -79,7 +90,7 @@ impl Namespaces {
 const FIRST_FREE_PORT: u16 = 1024;
 
 /// Whose IDs the container gets, and the wish that implied the host's.
-pub(super) fn user_namespace(
+pub(crate) fn user_namespace(
     request: &RunRequest,
     image: &ContainerConfig,
 ) -> (UserNamespace, Option<&'static str>) {

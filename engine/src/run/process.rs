@@ -10,7 +10,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// The program and its arguments.
 ///
 /// A new entrypoint drops the image's arguments with its entrypoint, as Docker does.
-pub(super) fn arguments(
+pub(crate) fn arguments(
     image: &ContainerConfig,
     entrypoint: Option<&[String]>,
     command: &[String],
@@ -30,7 +30,7 @@ pub(super) fn arguments(
 
 /// The environment: what every container has, then the image's, then the caller's; the last of a
 /// name wins and keeps the place of the first.
-pub(super) fn environment(
+pub(crate) fn environment(
     image: &ContainerConfig,
     wished: &[String],
     hostname: &str,
@@ -54,7 +54,7 @@ pub(super) fn environment(
 }
 
 /// The working directory: the caller's, else the image's, else `/`.
-pub(super) fn working_dir(image: &ContainerConfig, wished: Option<&str>) -> Result<String> {
+pub(crate) fn working_dir(image: &ContainerConfig, wished: Option<&str>) -> Result<String> {
     if let Some(dir) = wished
         && !dir.starts_with('/')
     {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use onggi_oci::Platform;
 use onggi_runtime::WindowSize;
+use serde::{Deserialize, Serialize};
 
 use super::device::Device;
 use super::files::Resolver;
@@ -14,17 +16,21 @@ use super::resources::Resources;
 use super::security::Security;
 
 /// What network a container has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// Its own, with nothing but loopback.
     #[default]
     None,
     /// The host's.
     Host,
+    /// That of another container, by name or ID.
+    Container(String),
 }
 
 /// When the image is fetched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PullPolicy {
     /// Before every run.
     Always,
@@ -35,8 +41,8 @@ pub enum PullPolicy {
     Never,
 }
 
-/// Which of the caller's streams the program gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which of its caller's streams the program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streams {
     /// Standard input.
     pub input: bool,
@@ -53,8 +59,9 @@ impl Default for Streams {
     }
 }
 
-/// What is kept with a container and steers nothing now.
-#[derive(Clone, Debug, Default)]
+/// What is kept with a container and steers nothing at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Notes {
     /// For filters and whoever reads `inspect`.
     pub labels: BTreeMap<String, String>,
@@ -66,8 +73,71 @@ pub struct Notes {
     pub stop_timeout: Option<i64>,
 }
 
-/// What to run, and how.
-#[derive(Clone, Debug, Default)]
+/// When a container that ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Never.
+    #[default]
+    No,
+    /// If its exit status is not 0, at most so often; `None` without end.
+    OnFailure(Option<u32>),
+    /// Always, also at the start of the host.
+    Always,
+    /// Always, but not after somebody stopped it.
+    UnlessStopped,
+}
+
+/// What happens to a container that became unhealthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnhealthy {
+    /// It is marked, no more.
+    #[default]
+    None,
+    /// It is killed; its restart policy goes on from there.
+    Kill,
+    /// It is stopped and started again.
+    Restart,
+    /// It is stopped for good.
+    Stop,
+}
+
+/// How to find out whether a container is well; `None` leaves it to the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthWish {
+    /// No check at all, also if the image has one.
+    pub disabled: bool,
+    /// A command for the container's shell: 0 is healthy.
+    pub command: Option<String>,
+    /// Between two probes.
+    pub interval: Option<Duration>,
+    /// A probe that takes longer has failed.
+    pub timeout: Option<Duration>,
+    /// So many failures in a row make it unhealthy.
+    pub retries: Option<u32>,
+    /// Failures in this time after the start do not count.
+    pub start_period: Option<Duration>,
+    /// Between two probes in that time.
+    pub start_interval: Option<Duration>,
+    /// What follows.
+    pub on_unhealthy: OnUnhealthy,
+}
+
+/// Where the program's output is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogWish {
+    /// The driver; `None` for the default one.
+    pub driver: Option<String>,
+    /// Its options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// What to run, and how. All of it is kept with the container, for each time that it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunRequest {
     /// A name or an ID.
     pub image: String,
@@ -85,11 +155,11 @@ pub struct RunRequest {
     pub domainname: Option<String>,
     /// Whether process 1 is an init.
     pub init: bool,
-    /// The caller's streams that the program gets.
+    /// The caller's streams that the program is attached to.
     pub streams: Streams,
-    /// Whether signals that reach the caller go on to the program.
-    pub forward_signals: bool,
-    /// The container's name.
+    /// Whether its standard input stays open when nobody is attached.
+    pub interactive: bool,
+    /// The container's name; one is made up if `None`.
     pub name: Option<String>,
     /// A file that gets the container's ID; it must not exist.
     pub id_file: Option<PathBuf>,
@@ -125,6 +195,12 @@ pub struct RunRequest {
     pub resources: Resources,
     /// What it may do.
     pub security: Security,
+    /// When it is started again.
+    pub restart: Restart,
+    /// How to find out whether it is well.
+    pub health: HealthWish,
+    /// Where its output is kept.
+    pub log: LogWish,
     /// What is kept with it.
     pub notes: Notes,
     /// The working directory in place of the image's.

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
     LinuxWeightDevice, LinuxWeightDeviceBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
 };
 use rustix::fs::{FileType, major, minor};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -22,7 +23,7 @@ const CPU_PERIOD: i64 = 100_000;
 const NANO: i64 = 1_000_000_000;
 
 /// A limit for a block device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRate {
     /// The device's path on the host.
     pub path: PathBuf,
@@ -31,7 +32,7 @@ pub struct DeviceRate {
 }
 
 /// A resource limit of processes (setrlimit(2)); `u64::MAX` is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
     /// Docker's name, such as `nofile`.
     pub name: String,
@@ -42,7 +43,8 @@ pub struct Ulimit {
 }
 
 /// The wishes; sizes in bytes. What is `None` is not limited.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Memory.
     pub memory: Option<i64>,
@@ -92,7 +94,7 @@ pub struct Resources {
 
 impl Resources {
     /// The flags that need a control group, as given.
-    pub(super) fn asked(&self) -> Vec<&'static str> {
+    pub(crate) fn asked(&self) -> Vec<&'static str> {
         let cpuset = self.cpuset_cpus.is_some() || self.cpuset_mems.is_some();
         [
             (self.memory.is_some(), "--memory"),
@@ -218,7 +220,7 @@ impl Resources {
 
     /// As the runtime takes them. `limit_pids` says whether the default applies; `swap` whether this
     /// host counts swap, so that twice the memory can be the default of both together.
-    pub(super) fn to_linux(
+    pub(crate) fn to_linux(
         &self,
         limit_pids: bool,
         swap: bool,
@@ -286,7 +288,7 @@ impl Resources {
     }
 
     /// `--ulimit` as the runtime takes it; the last of a name wins.
-    pub(super) fn rlimits(&self) -> Result<Vec<PosixRlimit>> {
+    pub(crate) fn rlimits(&self) -> Result<Vec<PosixRlimit>> {
         let mut list: Vec<PosixRlimit> = Vec::new();
         for one in &self.ulimits {
             let Some(kind) = rlimit_kind(&one.name) else {

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 const MAX_PROFILE: u64 = 1 << 20;
 
 /// Reads a profile for a process with this bounding set.
-pub(super) fn read(path: &Path, bounding: caps::Set) -> Result<LinuxSeccomp> {
+pub(crate) fn read(path: &Path, bounding: caps::Set) -> Result<LinuxSeccomp> {
     let bad =
         |problem: String| Error::flag("--security-opt seccomp", format!("{}: {problem}", path.display()));
     let mut text = String::new();

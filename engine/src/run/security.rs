@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxDeviceCgroup, Spec};
 use onggi_runtime::DEFAULT_CAPABILITIES;
 use onggi_sys::caps;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// The system call filter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SeccompProfile {
     /// Docker's default profile.
     #[default]
@@ -22,7 +24,8 @@ pub enum SeccompProfile {
 }
 
 /// The wishes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Security {
     /// Capabilities beyond the default ones; `ALL` for all.
     pub cap_add: Vec<String>,
@@ -77,7 +80,7 @@ impl Security {
     }
 
     /// Checks names and what the host has.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.capabilities()?;
         if self.apparmor.is_some() && !Path::new("/sys/kernel/security/apparmor").exists() {
             return Err(Error::flag_unsupported("--security-opt apparmor", "this host has no AppArmor"));
@@ -116,7 +119,7 @@ impl Security {
     }
 
     /// Writes the wishes into the specification.
-    pub(super) fn apply(&self, spec: &mut Spec) -> Result<()> {
+    pub(crate) fn apply(&self, spec: &mut Spec) -> Result<()> {
         let plain = self.cap_add.is_empty() && self.cap_drop.is_empty() && !self.privileged;
         if let Some(process) = spec.process_mut() {
             if !plain {
@@ -145,7 +148,7 @@ impl Security {
 }
 
 /// The three sets that Docker fills; inheritable and ambient ones stay empty.
-pub(super) fn sets(set: HashSet<Capability>) -> LinuxCapabilities {
+pub(crate) fn sets(set: HashSet<Capability>) -> LinuxCapabilities {
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some(set.clone()))
         .set_effective(Some(set.clone()))
@@ -156,7 +159,7 @@ pub(super) fn sets(set: HashSet<Capability>) -> LinuxCapabilities {
 }
 
 /// Every capability that this program has a name for.
-pub(super) fn every() -> HashSet<Capability> {
+pub(crate) fn every() -> HashSet<Capability> {
     caps::Set::ALL.names().filter_map(capability).collect()
 }
 
@@ -169,7 +172,7 @@ fn named(capability: Capability) -> caps::Set {
 }
 
 /// The bounding set of a process, as the filter asks for it.
-pub(super) fn bounding(process: &oci_spec::runtime::Process) -> caps::Set {
+pub(crate) fn bounding(process: &oci_spec::runtime::Process) -> caps::Set {
     let list = process.capabilities().as_ref().and_then(|sets| sets.bounding().as_ref());
     list.into_iter().flatten().fold(caps::Set::EMPTY, |set, one| set.with(&one.to_string()).unwrap_or(set))
 }

@@ -15,7 +15,7 @@ use super::user::User;
 use crate::error::{Error, Result};
 
 /// What was found out before.
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     /// The program and its arguments.
     pub arguments: Vec<String>,
     /// Its environment.
@@ -43,7 +43,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// The whole specification.
-pub(super) fn build(request: &RunRequest, parts: Parts<'_>) -> Result<Spec> {
+pub(crate) fn build(request: &RunRequest, parts: Parts<'_>) -> Result<Spec> {
     let own_ids = parts.maps.is_some();
     let defaults = Defaults::default();
     let mut spec = default_spec(&Defaults {
@@ -91,8 +91,8 @@ pub(super) fn build(request: &RunRequest, parts: Parts<'_>) -> Result<Spec> {
 
 /// Changes the kernel's filesystems where namespaces are the host's.
 fn adapt(mounts: &mut Vec<Mount>, request: &RunRequest, own_ids: bool) -> Result<()> {
-    match request.namespaces.ipc {
-        Ipc::Private => {}
+    match &request.namespaces.ipc {
+        Ipc::Private | Ipc::Shareable | Ipc::Container(_) => {}
         Ipc::None => mounts.retain(|one| one.destination() != Path::new("/dev/shm")),
         Ipc::Host => {
             for one in mounts.iter_mut().filter(|one| one.destination() == Path::new("/dev/shm")) {

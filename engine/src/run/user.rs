@@ -25,7 +25,7 @@ const MAX_ID: u32 = u32::MAX - 1;
 
 /// A resolved user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct User {
+pub(crate) struct User {
     /// User ID inside the container.
     pub uid: u32,
     /// Primary group ID.
@@ -37,7 +37,7 @@ pub(super) struct User {
 }
 
 /// Finds the user `spec` in the tree `root`, with `--group-add` groups `extra` by name or number.
-pub(super) fn resolve(root: BorrowedFd<'_>, spec: &str, extra: &[String]) -> Result<User> {
+pub(crate) fn resolve(root: BorrowedFd<'_>, spec: &str, extra: &[String]) -> Result<User> {
     let passwd = read_database(root, "etc/passwd")?;
     let group = read_database(root, "etc/group")?;
     resolve_in(&passwd, &group, spec, extra)

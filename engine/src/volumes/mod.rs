@@ -21,8 +21,9 @@ use std::path::PathBuf;
 use onggi_image::store::Store;
 
 use crate::Engine;
+use crate::containers;
 use crate::error::{Error, Result};
-use crate::run::{self, MountKind, MountPoint};
+use crate::run::{MountKind, MountPoint};
 
 pub(crate) use fill::{change_owner, fill};
 pub(crate) use local::{source, unmount};
@@ -122,7 +123,7 @@ impl Engine {
 /// Which containers use which volume.
 fn users(store: &Store) -> Result<BTreeMap<String, Vec<String>>> {
     let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (id, points) in run::all_mount_points(&store.containers_dir())? {
+    for (id, points) in containers::all_mount_points(&store.containers_dir())? {
         for point in points.into_iter().filter(|point| point.kind == MountKind::Volume) {
             users.entry(point.name.unwrap_or_default()).or_default().push(id.clone());
         }

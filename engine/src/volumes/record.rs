@@ -9,8 +9,8 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{VolumeRequest, local};
+use crate::containers::new_id;
 use crate::error::{Error, Result};
-use crate::run::new_id;
 
 const FILE: &str = "volume.json";
 /// What containers see.

@@ -5,7 +5,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
 
 const NETWORKS: &str = "networks with addresses do not exist yet (--network none and host do)";
 const BACKGROUND: &str = "containers run in the foreground only, so far";
-const HEALTH: &str = "health checks do not exist yet";
 
 /// A flag: its long name, its letter, whether it takes a value, and why not.
 type Flag = (&'static str, Option<char>, bool, &'static str);
@@ -16,21 +15,13 @@ const FLAGS: &[Flag] = &[
     ("disable-content-trust", None, false, "there is no Notary support"),
     ("expose", None, true, NETWORKS),
     ("gpus", None, true, "GPUs are given with --device"),
-    ("health-cmd", None, true, HEALTH),
-    ("health-interval", None, true, HEALTH),
-    ("health-retries", None, true, HEALTH),
-    ("health-start-interval", None, true, HEALTH),
-    ("health-start-period", None, true, HEALTH),
-    ("health-timeout", None, true, HEALTH),
     ("ip", None, true, NETWORKS),
     ("ip6", None, true, NETWORKS),
     ("kernel-memory", None, true, "the kernel no longer has this limit (--memory counts kernel memory too)"),
     ("link", None, true, NETWORKS),
     ("link-local-ip", None, true, NETWORKS),
-    ("log-opt", None, true, "there are no logs in the foreground"),
     ("mac-address", None, true, NETWORKS),
     ("network-alias", None, true, NETWORKS),
-    ("no-healthcheck", None, false, HEALTH),
     ("publish", Some('p'), true, NETWORKS),
     ("publish-all", Some('P'), false, NETWORKS),
     ("runtime", None, true, "onggi runs containers itself"),
@@ -41,8 +32,6 @@ const FLAGS: &[Flag] = &[
 /// Flags that have one value which changes nothing, and are refused with any other.
 const ONLY: &[(&str, &[&str], &str)] = &[
     ("isolation", &["", "default"], "Linux has one kind of isolation"),
-    ("log-driver", &["", "none"], "there are no logs in the foreground"),
-    ("restart", &["", "no"], BACKGROUND),
     ("volume-driver", &["", "local"], "there is one driver: local"),
 ];
 

@@ -24,11 +24,11 @@ pub struct Options {
     /// Add a rule to the cgroup allowed devices list
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<String>,
-    /// IPC mode to use: private or shareable (its own, the default), none (without /dev/shm) or host
+    /// IPC mode to use: private or shareable (its own, the default), none (without /dev/shm), host or container:NAME
     #[arg(long, value_name = "MODE", default_value = "private", value_parser = ipc, hide_default_value = true)]
     ipc: Ipc,
-    /// PID namespace to use: private (the default) or host
-    #[arg(long, value_name = "MODE", default_value = "private", value_parser = sharing, hide_default_value = true)]
+    /// PID namespace to use: private (the default), host or container:NAME
+    #[arg(long, value_name = "MODE", default_value = "private", value_parser = pid, hide_default_value = true)]
     pid: Sharing,
     /// Give extended privileges to this container: the host's user IDs, all capabilities and devices, no filter
     #[arg(long)]
@@ -46,7 +46,13 @@ pub struct Options {
 
 impl Options {
     pub fn namespaces(&self) -> Namespaces {
-        Namespaces { user: self.userns, pid: self.pid, ipc: self.ipc, uts: self.uts, cgroup: self.cgroupns }
+        Namespaces {
+            user: self.userns,
+            pid: self.pid.clone(),
+            ipc: self.ipc.clone(),
+            uts: self.uts.clone(),
+            cgroup: self.cgroupns.clone(),
+        }
     }
 
     pub fn devices(&self) -> Result<Vec<Device>, Failure> {
@@ -70,27 +76,35 @@ impl Options {
     }
 }
 
-/// What another container has can't be shared yet.
+/// The container of `container:NAME`.
 fn of_container(text: &str) -> Option<String> {
-    text.starts_with("container:").then(|| "sharing another container's is not supported yet".into())
+    text.strip_prefix("container:").filter(|name| !name.is_empty()).map(Into::into)
 }
 
 fn sharing(text: &str) -> Result<Sharing, String> {
     match text {
         "private" | "" => Ok(Sharing::Private),
         "host" => Ok(Sharing::Host),
-        other => Err(of_container(other).unwrap_or_else(|| "expected private or host".into())),
+        _ => Err("expected private or host".into()),
+    }
+}
+
+fn pid(text: &str) -> Result<Sharing, String> {
+    match of_container(text) {
+        Some(container) => Ok(Sharing::Container(container)),
+        None => sharing(text).map_err(|_| "expected private, host or container:NAME".into()),
     }
 }
 
 fn ipc(text: &str) -> Result<Ipc, String> {
     match text {
-        "private" | "shareable" | "" => Ok(Ipc::Private),
+        "private" | "" => Ok(Ipc::Private),
+        "shareable" => Ok(Ipc::Shareable),
         "none" => Ok(Ipc::None),
         "host" => Ok(Ipc::Host),
-        other => {
-            Err(of_container(other).unwrap_or_else(|| "expected private, shareable, none or host".into()))
-        }
+        other => of_container(other)
+            .map(Ipc::Container)
+            .ok_or_else(|| "expected private, shareable, none, host or container:NAME".into()),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Docker's grammar of values: sizes, CPUs, limits of processes, rates of devices, labels.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use onggi_engine::run::{DeviceRate, Ulimit};
+use onggi_engine::run::{DeviceRate, Restart, Ulimit};
 
 /// A size in bytes: `512`, `64k`, `1.5g`, `10MiB`; units are powers of 1024.
 pub fn size(text: &str) -> Result<i64, String> {
@@ -167,6 +168,82 @@ pub fn signal(text: &str) -> Result<String, String> {
     }
 }
 
+/// `no`, `on-failure[:MAX]`, `always` or `unless-stopped`.
+pub fn restart(text: &str) -> Result<Restart, String> {
+    let (policy, count) = match text.split_once(':') {
+        Some((policy, count)) => (policy, Some(count)),
+        None => (text, None),
+    };
+    let count = count
+        .map(|count| count.parse::<u32>().map_err(|_| "maximum retry count must be an integer".to_owned()))
+        .transpose()?;
+    match (policy, count) {
+        ("on-failure", count) => Ok(Restart::OnFailure(count.filter(|count| *count > 0))),
+        ("no" | "always" | "unless-stopped", Some(_)) => {
+            Err("maximum retry count can only be used with 'on-failure'".into())
+        }
+        ("no" | "", None) => Ok(Restart::No),
+        ("always", None) => Ok(Restart::Always),
+        ("unless-stopped", None) => Ok(Restart::UnlessStopped),
+        _ => Err(format!(
+            "invalid restart policy: unknown policy '{policy}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )),
+    }
+}
+
+/// A log driver that is there.
+pub fn log_driver(text: &str) -> Result<String, String> {
+    match text {
+        "json-file" | "local" | "none" => Ok(text.into()),
+        "journald" | "syslog" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" | "etwlogs" => {
+            Err(format!(
+                "{text} is not supported: logs are kept in files (json-file, local), from where a collector reads them, or not at all (none)"
+            ))
+        }
+        _ => Err("expected json-file, local or none".into()),
+    }
+}
+
+/// `KEY=VALUE` of a log option.
+pub fn log_option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!("invalid logging opts format: {text:?} (expected KEY=VALUE)")),
+    }
+}
+
+/// A duration as Go writes it: `1m30s`, `1.5h`, `300ms`; a bare 0 is none.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("invalid duration: {text:?} (expected as in 30s, 1m30s or 500ms)");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(end);
+        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        let value: f64 = number.parse().map_err(|_| bad())?;
+        let part = Duration::try_from_secs_f64(value * seconds).map_err(|_| bad())?;
+        total = total.checked_add(part).ok_or_else(bad)?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,6 +309,19 @@ mod tests {
         assert_eq!(host("h:::1").map(|h| h.1.to_string()), Ok("::1".into()));
         assert_eq!(host("h=[::1]").map(|h| h.1.to_string()), Ok("::1".into()));
         assert!(host("h:x").is_err() && host(":1.1.1.1").is_err() && host("a b:1.1.1.1").is_err());
+        assert_eq!(restart("on-failure:3"), Ok(Restart::OnFailure(Some(3))));
+        assert_eq!(restart("on-failure"), Ok(Restart::OnFailure(None)));
+        assert!(restart("always:3").is_err() && restart("x").is_err() && restart("on-failure:x").is_err());
+        for (text, milliseconds) in
+            [("1m30s", 90_000), ("500ms", 500), ("1.5h", 5_400_000), ("0", 0), ("0s", 0)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "5", "s", "-1s", "1x", "1.2.3s", "1e99h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(log_option("a=b=c").is_ok() && log_option("a").is_err() && log_option("=a").is_err());
+        assert!(log_driver("journald").is_err_and(|problem| problem.contains("journald")));
         assert!(resolver_word("a\nnameserver 1.1.1.1").is_err());
         assert!(
             signal("SIGTERM").is_ok()

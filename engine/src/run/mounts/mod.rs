@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use points::{MountKind, MountPoint};
 pub use tmpfs::Tmpfs;
 
-pub(super) use points::{Ready, Tree, chown, release, resolve, restore};
+pub(crate) use points::{Ready, Tree, chown, release, resolve, restore};
 
 /// One mount, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,6 @@ use onggi_sys::path::Root;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::super::record::Record;
 use super::super::request::RunRequest;
 use super::{Mounted, Source, VolumesFrom, clean};
 use crate::Engine;
@@ -94,17 +93,13 @@ impl MountKind {
 /// The mount points of a container that is being made. Its volumes can't be removed as long as this
 /// lives, so it has to live until the container's record is written.
 #[derive(Debug, Default)]
-pub(in crate::run) struct Points {
+pub(crate) struct Points {
     pub list: Vec<MountPoint>,
     _lock: Option<Lock>,
 }
 
 /// Finds out what the wishes mean, and makes the volumes that are missing.
-pub(in crate::run) fn resolve(
-    engine: &Engine,
-    request: &RunRequest,
-    config: &ContainerConfig,
-) -> Result<Points> {
+pub(crate) fn resolve(engine: &Engine, request: &RunRequest, config: &ContainerConfig) -> Result<Points> {
     if request.mounts.is_empty() && request.volumes_from.is_empty() && config.volumes.is_empty() {
         return Ok(Points::default());
     }
@@ -209,7 +204,7 @@ fn point(engine: &Engine, wish: &Mounted, dir: &Path, lock: &Lock) -> Result<Mou
 
 /// The mounts of another container.
 fn points_from(engine: &Engine, from: &VolumesFrom) -> Result<Vec<MountPoint>> {
-    let record = Record::find(&engine.store()?.containers_dir(), &from.container)?;
+    let record = engine.find_container(&from.container)?;
     let adopt = |point: MountPoint| MountPoint {
         read_only: from.read_only.unwrap_or(point.read_only),
         // It goes with the last container that has it.
@@ -231,11 +226,7 @@ fn check_proc(target: &Path, source: Option<&Path>) -> Result<()> {
 
 impl Points {
     /// Gives new volumes what the image has at their places.
-    pub(in crate::run) fn fill(
-        &self,
-        engine: &Engine,
-        image_root: std::os::fd::BorrowedFd<'_>,
-    ) -> Result<()> {
+    pub(crate) fn fill(&self, engine: &Engine, image_root: std::os::fd::BorrowedFd<'_>) -> Result<()> {
         let store = engine.store()?;
         for point in self.list.iter().filter(|point| point.copy) {
             if let Some(name) = &point.name {
@@ -247,7 +238,7 @@ impl Points {
 }
 
 /// A mount point that can be mounted now.
-pub(in crate::run) struct Ready {
+pub(crate) struct Ready {
     /// Where.
     pub target: String,
     /// What: a path, or the descriptor of a tree that is mounted nowhere.
@@ -259,7 +250,7 @@ pub(in crate::run) struct Ready {
 }
 
 /// What is mounted.
-pub(in crate::run) enum Tree {
+pub(crate) enum Tree {
     /// What a path names.
     Path(PathBuf),
     /// A detached mount.
@@ -269,7 +260,7 @@ pub(in crate::run) enum Tree {
 /// Makes everything ready that the container sees besides its image, each time it starts.
 ///
 /// `shifted` are the IDs of the container where those on disk are others.
-pub(in crate::run) fn restore(
+pub(crate) fn restore(
     engine: &Engine,
     points: &[MountPoint],
     shifted: Option<&(IdMap, IdMap)>,
@@ -278,7 +269,7 @@ pub(in crate::run) fn restore(
 }
 
 /// Gives what was mounted with `U` to the program's user, given as the IDs on disk.
-pub(in crate::run) fn chown(points: &[MountPoint], uid: u32, gid: u32) -> Result<()> {
+pub(crate) fn chown(points: &[MountPoint], uid: u32, gid: u32) -> Result<()> {
     points
         .iter()
         .filter(|point| point.chown)
@@ -286,7 +277,7 @@ pub(in crate::run) fn chown(points: &[MountPoint], uid: u32, gid: u32) -> Result
 }
 
 /// Unmounts volumes with a filesystem of their own that no other running container has.
-pub(in crate::run) fn release(engine: &Engine, points: &[MountPoint]) -> Result<()> {
+pub(crate) fn release(engine: &Engine, points: &[MountPoint]) -> Result<()> {
     for point in points.iter().filter(|point| point.kind == MountKind::Volume) {
         let name = point.name.as_deref().unwrap_or_default();
         match engine.volume(name) {

@@ -1,66 +1,58 @@
-//! Containers as commands see them: list, remove.
+//! Removing containers.
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, pidfd_open, pidfd_send_signal};
 
+use super::mark::Mark;
 use super::record::Record;
-use super::{groups, liveness};
+use super::sweep::remove_files;
 use crate::Engine;
 use crate::error::{Error, Result};
+use crate::run::groups;
 
 /// How long a killed container may take to be cleared away by its caretaker.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A container, and whether it runs.
-#[derive(Clone, Debug)]
-pub struct ContainerSummary {
-    /// What is kept of it.
-    pub record: Record,
-    /// Whether it runs.
-    pub running: bool,
-}
-
 impl Engine {
-    /// All containers, the youngest first.
-    pub fn containers(&self) -> Result<Vec<ContainerSummary>> {
-        let store = self.store()?;
-        let records = Record::all(&store.containers_dir())?;
-        let summary =
-            |record: Record| ContainerSummary { running: liveness::is_running(store, &record.id), record };
-        let mut all: Vec<_> = records.into_iter().map(summary).collect();
-        all.sort_by(|a, b| b.record.created.cmp(&a.record.created));
-        Ok(all)
-    }
-
     /// Removes a container, with `force` also one that runs, with `volumes` also its anonymous volumes.
     pub fn remove_container(&self, text: &str, force: bool, volumes: bool) -> Result<()> {
         // Before the store is opened: an ordinary user has authority over his containers only outside
         // of the user namespace that he enters with it.
-        let (root, runroot) = (&self.settings().root, &self.settings().runroot);
-        let record = Record::find(&root.join("containers"), text)?;
-        if liveness::is_marked(runroot, &record.id) {
+        let record = self.find_container(text)?;
+        if self.look(&record.id).is_alive() {
             if !force {
                 return Err(Error::StillRunning { name: text.into() });
             }
             self.kill_and_wait(&record)?;
         }
-        // What a caretaker that was killed left; else there is nothing.
-        if let Some(cgroup) = &record.cgroup {
-            groups::sweep(cgroup);
-        }
         let store = self.store()?;
-        liveness::remove(store, &store.containers_dir().join(&record.id), volumes)
+        let mark = match Mark::take(&self.settings().runroot, &record.id) {
+            Err(Error::StillRunning { .. }) => return Err(Error::StillRunning { name: text.into() }),
+            other => other?,
+        };
+        let dir = self.container_dir(&record.id);
+        // Somebody else may have done it meanwhile.
+        let Some(record) = Record::read(&dir)? else { return Ok(()) };
+        // What a caretaker that was killed left; else there is nothing.
+        groups::sweep(&record.cgroup);
+        remove_files(store, &dir, volumes)?;
+        self.names().release(&record.name, &record.id);
+        drop(mark);
+        Ok(())
     }
 
     fn kill_and_wait(&self, record: &Record) -> Result<()> {
-        let runroot = &self.settings().runroot;
         let start = Instant::now();
-        while liveness::is_marked(runroot, &record.id) {
+        loop {
+            let seen = self.look(&record.id);
+            if !seen.is_alive() {
+                return Ok(());
+            }
             // One that is just starting has no first process yet.
-            if let Some(first) = liveness::first_process(runroot, &record.id) {
-                kill(first)?;
+            if let Some(program) = seen.program {
+                kill(program)?;
             }
             if start.elapsed() > PATIENCE {
                 return Err(Error::Process {
@@ -70,12 +62,13 @@ impl Engine {
             }
             std::thread::sleep(PAUSE);
         }
-        Ok(())
     }
 }
 
 fn kill(process: Pid) -> Result<()> {
-    match rustix::process::kill_process(process, Signal::KILL) {
+    let killed = pidfd_open(process, rustix::process::PidfdFlags::empty())
+        .and_then(|pidfd| pidfd_send_signal(&pidfd, Signal::KILL));
+    match killed {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(errno) => Err(Error::Process { op: "kill the container's first process", source: errno.into() }),
     }

@@ -1,0 +1,271 @@
+//! Starting a container: from its record to a program that runs.
+//!
+//! ```text
+//!   user and groups from the image's passwd ──► hostname, hosts, resolv.conf ──► IDs ──► specification
+//!   spawn: clone ──► user namespace exists ──► network ──► overlay mounted with its IDs ──► program
+//! ```
+//!
+//! Everything is made anew at each start but what lies in `upper/`.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
+use onggi_image::snapshot::Snapshot;
+use onggi_image::store::Layer;
+use onggi_runtime::{Container, Defaults, Process, Rootfs, SeccompSource, Stdio, default_spec};
+use onggi_sys::idmap::IdMap;
+use onggi_sys::mount::{Attributes, Change};
+
+use super::create::random;
+use super::record::Record;
+use crate::Engine;
+use crate::error::{Error, Result};
+use crate::run::device::{self, Node};
+use crate::run::exec::{Filter, Started};
+use crate::run::idrange::IdRange;
+use crate::run::user::{self, User};
+use crate::run::{
+    SeccompProfile, Sharing, files, groups, hostname, mounts, process, seccomp, security, spec,
+};
+
+/// Who looks after a program once it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// The process that starts it, which is its parent and with which it ends.
+    Caller,
+    /// A supervisor; the process that starts it only does that.
+    Supervisor,
+}
+
+/// A container on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) record: &'a Record,
+    pub(crate) dir: &'a Path,
+    pub(crate) layers: &'a [Layer],
+}
+
+/// A container whose program runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) process: Process,
+    /// Held as long as it runs.
+    pub(crate) ids: Ids,
+}
+
+impl Engine {
+    /// The layers of a container that was made before, lowest first.
+    pub(crate) fn layers_of(&self, record: &Record) -> Result<Vec<Layer>> {
+        let store = self.store()?;
+        let layer = |id: &onggi_oci::DiffId| {
+            store.layer(id)?.ok_or_else(|| Error::MissingLayer {
+                container: record.name.clone(),
+                image: record.image.reference.clone(),
+                diff_id: id.clone(),
+            })
+        };
+        record.image.layers.iter().map(layer).collect()
+    }
+
+    /// Keeps our own file out of the reach of a container that has IDs of this host. May end in an exec
+    /// of ourselves, so nothing may exist yet that it would lose.
+    pub(crate) fn shield(&self, host_ids: bool) -> Result<()> {
+        let authority = self.authority()?;
+        let maps = match (authority.first_namespace, host_ids) {
+            // A range of its own never holds the owner of our file; `spawn` makes sure.
+            (true, false) => return Ok(()),
+            (true, true) => None,
+            (false, _) => onggi_runtime::rootless::nested_maps()?,
+        };
+        Ok(onggi_runtime::shield(&default_spec(&Defaults { maps, ..Defaults::default() }))?)
+    }
+}
+
+impl Start<'_> {
+    /// Starts the program; a control group that was made for nothing is gone again.
+    pub(crate) fn spawn(self, stdio: Stdio, keeper: Keeper) -> Result<Running> {
+        let started = self.try_spawn(stdio, keeper);
+        if started.is_err() {
+            // It may have been made and never been used.
+            groups::sweep(&self.record.cgroup);
+        }
+        started
+    }
+
+    fn try_spawn(self, stdio: Stdio, keeper: Keeper) -> Result<Running> {
+        let (record, request, config) = (self.record, &self.record.request, &self.record.image.config);
+        let authority = self.engine.authority()?;
+        let image_tree = Snapshot::new(self.layers, authority.overlay_xattr);
+        let mut snapshot = image_tree.clone().writable(self.dir);
+        // What is volatile is not mounted twice.
+        if request.remove && keeper == Keeper::Caller {
+            snapshot = snapshot.volatile();
+        }
+        let user = {
+            let root = image_tree.mount(None)?;
+            let wanted = request.user.as_deref().unwrap_or(&config.user);
+            user::resolve(root.as_fd(), wanted, &request.group_add)?
+        };
+        let hostname = hostname(request, &record.id)?;
+        let files = files::write(self.dir, &hostname, &request.network, &request.resolver)?;
+        let ids = self.ids(&user)?;
+        mounts::chown(&record.mounts, user.uid, user.gid)?;
+        // Only a range of its own differs from the IDs on disk.
+        let shifted = matches!(ids, Ids::Range(_));
+        let nodes = if request.security.privileged { device::all() } else { Vec::new() };
+        let nodes = [nodes, device::find(&request.devices)?].concat();
+        let device_rules = self.device_rules(&nodes, &ids)?;
+        let maps = ids.maps();
+        let seen = mounts::restore(self.engine, &record.mounts, maps.as_ref().filter(|_| shifted))?;
+        let mut parts = spec::Parts {
+            environment: process::environment(
+                config,
+                &request.env,
+                &hostname,
+                &user.home,
+                record.has_terminal(),
+            ),
+            working_dir: process::working_dir(config, request.workdir.as_deref())?,
+            arguments: record.arguments.clone(),
+            hostname: (request.namespaces.uts == Sharing::Private).then_some(hostname),
+            files: &files,
+            seen: &seen,
+            maps,
+            shifted,
+            user,
+            devices: Vec::new(),
+            device_binds: Vec::new(),
+            rlimits: request.resources.rlimits()?,
+        };
+        for node in &nodes {
+            match &ids {
+                Ids::Host => parts.devices.push(node.to_linux()?),
+                Ids::Nested(..) => parts.device_binds.push((node.source.clone(), node.target.clone())),
+                Ids::Range(range) => {
+                    let path = node.make_in(self.dir, |uid, gid| range.outside(uid, gid))?;
+                    parts.device_binds.push((path, node.target.clone()));
+                }
+            }
+        }
+        let spec = spec::build(request, parts)?;
+        let group = groups::make(&record.cgroup, &request.resources, authority, device_rules)?;
+        let filter = self.filter(&spec)?;
+        Started {
+            process: spec.process().clone().unwrap_or_default(),
+            filter: filter.clone(),
+            own_group: group.is_some(),
+        }
+        .write(self.dir)?;
+        // A device node that an image brings along must be of no use.
+        let no_devices = !request.security.privileged && (shifted || groups::is_unified()?);
+        let mut container = Container::new(&record.id, spec)
+            .rootfs(Rootfs::Mount(Box::new(move |userns| {
+                let root = snapshot.mount(userns.filter(|_| shifted)).map_err(std::io::Error::other)?;
+                if no_devices {
+                    Change { set: Attributes::NO_DEV, ..Change::default() }.apply(root.as_fd(), c"")?;
+                }
+                Ok(root)
+            })))
+            .stdio(stdio)
+            .die_with_parent(keeper == Keeper::Caller)
+            .seccomp(match filter {
+                Filter::Docker => SeccompSource::Docker,
+                Filter::Unconfined => SeccompSource::Unconfined,
+                Filter::Profile(profile) => {
+                    SeccompSource::Filter(onggi_runtime::seccomp::Filter::compile(&profile)?)
+                }
+            })
+            .with_init(request.init);
+        // What a path of /proc/self/fd means must stay open until the runtime has opened that.
+        let mut held = Vec::new();
+        for one in seen {
+            held.push(one.held);
+            if let mounts::Tree::Detached(tree) = one.tree {
+                container = container.mount(one.target, tree);
+            }
+        }
+        if let Some(group) = group {
+            container = container.cgroup(group);
+        }
+        let process = container.spawn()?;
+        drop(held);
+        Ok(Running { process, ids })
+    }
+
+    /// The IDs that the container gets.
+    fn ids(&self, user: &User) -> Result<Ids> {
+        let authority = self.engine.authority()?;
+        if !authority.first_namespace {
+            // The caller's namespace has the IDs already; the container gets the same in one of its own.
+            let maps = onggi_runtime::rootless::nested_maps()?;
+            return Ok(maps.map_or(Ids::Host, |(uids, gids)| Ids::Nested(uids, gids)));
+        }
+        if self.record.host_ids {
+            return Ok(Ids::Host);
+        }
+        let of_layers = self.layers.iter().map(|layer| layer.record.max_id);
+        let of_user = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
+        let highest = of_layers.chain(of_user).max().unwrap_or_default();
+        let seed = u32::from_le_bytes(random()?);
+        Ok(Ids::Range(IdRange::take(&self.engine.settings().runroot, highest, seed)?))
+    }
+
+    /// Which devices the control group allows; `None` for no rules.
+    fn device_rules(&self, nodes: &[Node], ids: &Ids) -> Result<Option<Vec<LinuxDeviceCgroup>>> {
+        let (request, security) = (&self.record.request, &self.record.request.security);
+        if security.privileged {
+            return Ok(None);
+        }
+        let partial = request.devices.iter().any(|device| device.access != "rwm");
+        let asked = if security.device_rules.is_empty() {
+            "--device with permissions"
+        } else {
+            "--device-cgroup-rule"
+        };
+        let needed = partial || !security.device_rules.is_empty();
+        if !needed && nodes.is_empty() && !matches!(ids, Ids::Host) {
+            return Ok(None);
+        }
+        let why = if matches!(ids, Ids::Nested(..)) {
+            "rules for devices need root"
+        } else if groups::is_unified()? {
+            "rules for devices need control groups of version 1"
+        } else {
+            return device::rules(nodes, &security.device_rules).map(Some);
+        };
+        if needed { Err(Error::flag_unsupported(asked, why)) } else { Ok(None) }
+    }
+
+    fn filter(&self, spec: &Spec) -> Result<Filter> {
+        let security = &self.record.request.security;
+        Ok(match &security.seccomp {
+            SeccompProfile::Unconfined => Filter::Unconfined,
+            SeccompProfile::Builtin if security.privileged => Filter::Unconfined,
+            SeccompProfile::Builtin => Filter::Docker,
+            SeccompProfile::File(path) => {
+                let bounding = spec.process().as_ref().map(security::bounding).unwrap_or_default();
+                Filter::Profile(Box::new(seccomp::read(path, bounding)?))
+            }
+        })
+    }
+}
+
+/// The IDs of a container, held as long as it runs.
+#[derive(Debug)]
+pub(crate) enum Ids {
+    Host,
+    Nested(IdMap, IdMap),
+    Range(IdRange),
+}
+
+impl Ids {
+    fn maps(&self) -> Option<(IdMap, IdMap)> {
+        match self {
+            Self::Host => None,
+            Self::Nested(uids, gids) => Some((uids.clone(), gids.clone())),
+            Self::Range(range) => Some((range.map(), range.map())),
+        }
+    }
+}

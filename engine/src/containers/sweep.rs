@@ -1,0 +1,94 @@
+//! What killed processes and restarts of the host left: files of containers that were to go with
+//! their program, control groups, marks, names.
+//!
+//! The next command that makes, starts or lists containers comes by here. Without marks of the dead it
+//! costs a look at each mark.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use onggi_image::store::Store;
+
+use super::mark::{self, Mark};
+use super::record::Record;
+use super::state::{State, UNSEEN};
+use crate::Engine;
+use crate::error::{Error, Result};
+use crate::run::groups;
+use crate::volumes;
+
+impl Engine {
+    /// Clears away what is left of containers whose caretaker and program are dead.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        let Some(marks) = mark::all(&self.settings().runroot)? else {
+            // The first look after a restart of the host.
+            for id in self.container_ids()? {
+                self.sweep_one(&id)?;
+            }
+            return mark::make_directory(&self.settings().runroot);
+        };
+        for id in marks {
+            if !self.look(&id).is_alive() {
+                self.sweep_one(&id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything for [`sweep`](Self::sweep) to do.
+    pub(crate) fn needs_sweep(&self) -> Result<bool> {
+        match mark::all(&self.settings().runroot)? {
+            None => Ok(!self.container_ids()?.is_empty()),
+            Some(marks) => Ok(marks.iter().any(|id| !self.look(id).is_alive())),
+        }
+    }
+
+    /// One container that nobody looks after; somebody else may come first.
+    fn sweep_one(&self, id: &str) -> Result<()> {
+        let store = self.store()?;
+        let mark = match Mark::take(&self.settings().runroot, id) {
+            Err(Error::StillRunning { .. } | Error::Busy { .. }) => return Ok(()),
+            other => other?,
+        };
+        let dir = self.container_dir(id);
+        let record = Record::read(&dir)?;
+        if let Some(record) = &record {
+            groups::sweep(&record.cgroup);
+        }
+        match record {
+            Some(record) if !record.request.remove => {
+                let mut state = State::read(&dir)?;
+                if state.claims_to_run() || state.restarting {
+                    let code = state.exit_code.unwrap_or(UNSEEN);
+                    state.end(code);
+                    state.restarting = false;
+                    if code == UNSEEN {
+                        state.error = Some("nobody saw how its program ended".into());
+                    }
+                    state.write(&dir)?;
+                }
+            }
+            Some(record) => {
+                remove_files(store, &dir, true)?;
+                self.names().release(&record.name, id);
+            }
+            // A name that it claimed is taken over by whoever wants it.
+            None => remove_files(store, &dir, true)?,
+        }
+        drop(mark);
+        Ok(())
+    }
+}
+
+/// Removes a container's files, and with `anonymous` the volumes that nobody else knows.
+pub(crate) fn remove_files(store: &Store, dir: &Path, anonymous: bool) -> Result<()> {
+    let record = if anonymous { Record::read(dir)? } else { None };
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::Write { path: dir.into(), source: error });
+        }
+        _ => {}
+    }
+    record.map_or(Ok(()), |record| volumes::remove_anonymous(store, &record.mounts))
+}
