@@ -1,0 +1,33 @@
+//! An address, ports and names for a network namespace. Knows nothing of containers but an ID and
+//! a name: whoever calls has a namespace that is to be connected.
+//!
+//! ```text
+//!   Networks ─┬─ definition   what a network is                    <root>/networks/<name>.json
+//!             ├─ endpoint     who has which address                <runroot>/networks/<id>/
+//!             ├─ port         published ports, held by sockets
+//!             ├─ bridge       interfaces, addresses, routes        ┐
+//!             └─ ruleset      the one nftables table               ┴► netlink, without any program
+//! ```
+//!
+//! Everything blocks; nothing but the namespace of a short-lived thread is entered.
+#![forbid(unsafe_code)]
+
+mod address;
+mod bridge;
+mod definition;
+mod endpoint;
+mod error;
+mod namespace;
+mod netlink;
+mod networks;
+mod port;
+mod ruleset;
+
+pub use address::{Mac, Subnet};
+pub use definition::{BRIDGE_PREFIX, DEFAULT_NETWORK, Definition, NetworkWish, Range, RangeWish};
+pub use endpoint::{Endpoint, EndpointWish};
+pub use error::{Error, Result};
+pub use namespace::NetworkNamespace;
+pub use networks::{Guest, Networks, Reserved};
+pub use port::{Holder, PortWish, Protocol, Published, Reservation};
+pub use ruleset::TABLE;
