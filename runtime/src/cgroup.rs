@@ -11,24 +11,30 @@
 //! own directories is written, except the list of controllers that parents of a
 //! version 2 directory hand down.
 
+mod delegation;
+mod devices;
+mod directory;
 mod hierarchy;
 mod inside;
 mod limits;
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
+use onggi_sys::bpf::DeviceProgram;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+pub use delegation::delegated_parent;
 pub use hierarchy::Hierarchies;
 pub(crate) use inside::mount_inside;
 
 use crate::error::{Error, Result};
+use crate::rootless;
+use delegation::hand_down;
+use directory::write;
 use limits::{Limit, limits};
 
 /// The directory that containers' groups lie in if their caller names no other.
@@ -54,24 +60,44 @@ impl Cgroup {
     /// for controllers that a limit needs. `None`: there are no limits and this
     /// caller can't make control groups here (rootless without delegation).
     ///
+    /// Rules for devices are left out inside a user namespace, where only the
+    /// first one's root could set them: no device node can be made there, and what
+    /// is bound from outside is what the caller may use anyway.
+    ///
     /// # Errors
     /// [`Error::Unsupported`] for a limit whose controller this host doesn't have
-    /// or the caller may not set, by name; [`Error::Io`].
+    /// or the caller may not set, by name; [`Error::Invalid`] if processes are in
+    /// such a group already; [`Error::Io`].
     pub fn create(path: &Path, resources: Option<&LinuxResources>) -> Result<Option<Self>> {
-        let hierarchies = Hierarchies::detect()?;
-        let limits = resources.map(|resources| limits(resources, hierarchies.is_unified())).transpose()?;
-        let limits = limits.unwrap_or_default();
+        let wanted = Wanted::read(resources)?;
         let path: PathBuf = crate::mounts::clean(path).strip_prefix("/").unwrap_or(path).to_owned();
         if path.as_os_str().is_empty() {
             return Err(Error::invalid("linux.cgroupsPath", "names the root of the control groups"));
         }
         let mut cgroup = Self { path, unified: None, legacy: Vec::new() };
-        match cgroup.fill(&hierarchies, &limits) {
+        match cgroup.fill(&wanted, true) {
             Ok(()) => Ok(Some(cgroup)),
             Err(error) => {
                 let _ = cgroup.remove();
-                if limits.is_empty() && denied(&error) { Ok(None) } else { Err(error) }
+                if wanted.is_empty() && denied(&error) { Ok(None) } else { Err(error) }
             }
+        }
+    }
+
+    /// As [`create`](Self::create) for a container whose caller names no path: below
+    /// [`COMMON_PARENT`], or for an ordinary user below what was delegated to it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_default(id: &str, resources: Option<&LinuxResources>) -> Result<Option<Self>> {
+        let first = Self::create(&Path::new(COMMON_PARENT).join(id), resources);
+        let refused = match &first {
+            Ok(made) => made.is_none(),
+            Err(error) => denied(error),
+        };
+        match if refused { delegated_parent() } else { None } {
+            Some(parent) => Self::create(&parent.join(id), resources),
+            None => first,
         }
     }
 
@@ -89,8 +115,7 @@ impl Cgroup {
         }
         if let Some(root) = hierarchies.unified() {
             let directory = root.join(&cgroup.path);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            if let Ok(fd) = rustix::fs::open(&directory, flags, Mode::empty()) {
+            if let Ok(fd) = directory::open(&directory) {
                 cgroup.unified = Some((directory, fd));
             }
         }
@@ -110,30 +135,27 @@ impl Cgroup {
     pub fn processes(&self) -> Result<Vec<i32>> {
         match self.directories().next() {
             None => Ok(Vec::new()),
-            Some(directory) => processes(directory)
+            Some(directory) => directory::all_processes(directory)
                 .map_err(Error::io("read the processes of", directory.display().to_string())),
         }
     }
 
-    /// Stops all its processes where they are, or lets them go on.
+    /// Stops all its processes where they are, or lets them go on. They stand when
+    /// this returns.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without a freezer on this host.
+    /// [`Error::Unsupported`] without a freezer on this host; [`Error::Io`] if a
+    /// process can't be stopped, and all go on then.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
-        let legacy = || self.legacy.iter().find(|directory| directory.join("freezer.state").exists());
-        let (file, value) = match (&self.unified, legacy()) {
-            (Some((directory, _)), _) => (directory.join("cgroup.freeze"), if frozen { "1" } else { "0" }),
-            (None, Some(directory)) => {
-                (directory.join("freezer.state"), if frozen { "FROZEN" } else { "THAWED" })
+        if let Some((directory, _)) = &self.unified {
+            return directory::freeze(directory, frozen);
+        }
+        match self.legacy.iter().find(|directory| directory.join("freezer.state").exists()) {
+            Some(directory) => directory::freeze_legacy(directory, frozen),
+            None => {
+                Err(Error::unsupported("pausing", "the container has no control group with a freezer"))
             }
-            (None, None) => {
-                return Err(Error::unsupported(
-                    "pausing",
-                    "the container has no control group with a freezer",
-                ));
-            }
-        };
-        write(&file, value.as_bytes()).map_err(Error::io("write", file.display().to_string()))
+        }
     }
 
     /// Whether its processes are stopped.
@@ -148,7 +170,7 @@ impl Cgroup {
     /// Kills all its processes.
     pub fn kill_all(&self) {
         for directory in self.directories() {
-            kill_all(directory);
+            directory::kill_all(directory);
         }
     }
 
@@ -157,9 +179,7 @@ impl Cgroup {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn update(&mut self, resources: &LinuxResources) -> Result<()> {
-        let hierarchies = Hierarchies::detect()?;
-        let limits = limits(resources, hierarchies.is_unified())?;
-        self.fill(&hierarchies, &limits)
+        self.fill(&Wanted::read(Some(resources))?, false)
     }
 
     /// One of its statistics or limit files, from whichever tree has it.
@@ -167,43 +187,90 @@ impl Cgroup {
         self.directories().find_map(|directory| std::fs::read_to_string(directory.join(file)).ok())
     }
 
-    fn fill(&mut self, hierarchies: &Hierarchies, limits: &[Limit]) -> Result<()> {
-        if let Some(root) = hierarchies.unified() {
+    /// Makes the directories that are missing and sets the limits. Those that `new`
+    /// containers get must be empty, because their end removes what is in them.
+    fn fill(&mut self, wanted: &Wanted, new: bool) -> Result<()> {
+        let Wanted { hierarchies, limits, devices } = wanted;
+        if let Some(root) = hierarchies.unified()
+            && self.unified.is_none()
+        {
+            let directory = root.join(&self.path);
             if hierarchies.is_unified() {
                 hand_down(root, &self.path, limits)?;
             }
-            let directory = root.join(&self.path);
-            let fd = make_directory(&directory)?;
+            let fd = make_own(&directory, new)?;
             self.unified = Some((directory, fd));
+        } else if let Some(root) = hierarchies.unified().filter(|_| hierarchies.is_unified()) {
+            hand_down(root, &self.path, limits)?;
         }
+        if let (Some((directory, fd)), true) = (&self.unified, hierarchies.is_unified() && !devices.is_empty())
+        {
+            let attached =
+                DeviceProgram::load(&devices::program(devices)).and_then(|program| program.attach(fd.as_fd()));
+            attached.map_err(Error::io("limit the devices of", directory.display().to_string()))?;
+        }
+        if !devices.is_empty() && !hierarchies.is_unified() {
+            let directory = self.legacy_directory(hierarchies, "devices", new)?.ok_or_else(|| {
+                Error::unsupported("linux.resources.devices", "this host has no devices controller")
+            })?;
+            for (file, line) in devices::lines(devices) {
+                write(&directory.join(file), line.as_bytes())
+                    .map_err(Error::io("set", format!("{file} to {line:?}")))?;
+            }
+        }
+        // Limits that depend on each other (memory on swap, a burst on its quota) are refused in
+        // one order and taken in the other.
+        let mut again = Vec::new();
         for limit in limits {
-            let directory = match hierarchies.legacy(limit.controller) {
-                Some(root) => {
-                    let directory = root.join(&self.path);
-                    if !self.legacy.contains(&directory) {
-                        make_directory(&directory)?;
-                        self.legacy.push(directory.clone());
-                        if limit.controller == "cpuset" {
-                            inherit_cpuset(root, &self.path)?;
-                        }
-                    }
-                    directory
+            match directory::set(&self.directory_for(hierarchies, limit, new)?, limit) {
+                Err(Error::Io { source, .. })
+                    if matches!(Errno::from_io_error(&source), Some(Errno::INVAL | Errno::BUSY)) =>
+                {
+                    again.push(limit);
                 }
-                None => match &self.unified {
-                    Some((directory, _)) if hierarchies.is_unified() || limit.controller.is_empty() => {
-                        directory.clone()
-                    }
-                    _ => {
-                        return Err(Error::unsupported(
-                            format!("the limit {}", limit.file),
-                            format!("this host has no {} controller", limit.controller),
-                        ));
-                    }
-                },
-            };
-            set(&directory, limit)?;
+                other => other?,
+            }
+        }
+        for limit in again {
+            directory::set(&self.directory_for(hierarchies, limit, new)?, limit)?;
         }
         Ok(())
+    }
+
+    /// The directory that a limit is set in.
+    fn directory_for(&mut self, hierarchies: &Hierarchies, limit: &Limit, new: bool) -> Result<PathBuf> {
+        if let Some(directory) = self.legacy_directory(hierarchies, limit.controller, new)? {
+            return Ok(directory);
+        }
+        match &self.unified {
+            Some((directory, _)) if hierarchies.is_unified() || limit.controller.is_empty() => {
+                Ok(directory.clone())
+            }
+            _ => Err(Error::unsupported(
+                format!("the limit {}", limit.file),
+                format!("this host has no {} controller", limit.controller),
+            )),
+        }
+    }
+
+    /// The version 1 directory for a controller, made if missing; `None` if the
+    /// controller isn't version 1 here.
+    fn legacy_directory(
+        &mut self,
+        hierarchies: &Hierarchies,
+        controller: &str,
+        new: bool,
+    ) -> Result<Option<PathBuf>> {
+        let Some(root) = hierarchies.legacy(controller) else { return Ok(None) };
+        let directory = root.join(&self.path);
+        if !self.legacy.contains(&directory) {
+            make_own(&directory, new)?;
+            self.legacy.push(directory.clone());
+            if controller == "cpuset" {
+                inherit_cpuset(root, &self.path)?;
+            }
+        }
+        Ok(Some(directory))
     }
 
     /// Whether a process can be born in it, with nothing left to join later.
@@ -254,7 +321,7 @@ impl Cgroup {
     /// [`Error::Io`] if processes stay, such as ones that hang in the kernel.
     pub fn remove(&self) -> Result<()> {
         for directory in self.directories() {
-            remove_directory(directory)?;
+            directory::remove(directory)?;
             // Our own common parent goes with the last that was in it. Any other is the caller's.
             if let Some(parent) = directory.parent().filter(|parent| parent.ends_with(COMMON_PARENT)) {
                 let _ = rustix::fs::rmdir(parent);
@@ -297,85 +364,47 @@ fn denied(error: &Error) -> bool {
         || matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(Errno::ROFS.raw_os_error()))
 }
 
-fn make_directory(directory: &Path) -> Result<OwnedFd> {
-    let step = || Error::io("make the control group", directory.display().to_string());
-    let mode = Mode::from_raw_mode(0o755);
-    for _ in 0..16 {
-        match rustix::fs::mkdir(directory, mode) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            // The parent is missing, or another container's end just removed it.
-            Err(Errno::NOENT) => {
-                std::fs::create_dir_all(directory.parent().unwrap_or(directory)).map_err(step())?;
-                continue;
-            }
-            Err(error) => return Err(step()(error.into())),
+/// What a specification wants of this host's control groups.
+#[derive(Debug)]
+struct Wanted {
+    hierarchies: Hierarchies,
+    limits: Vec<Limit>,
+    devices: Vec<devices::Rule>,
+}
+
+impl Wanted {
+    fn read(resources: Option<&LinuxResources>) -> Result<Self> {
+        let hierarchies = Hierarchies::detect()?;
+        let Some(resources) = resources else {
+            return Ok(Self { hierarchies, limits: Vec::new(), devices: Vec::new() });
+        };
+        let limits = limits(resources, hierarchies.is_unified())?;
+        let mut devices = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
+        if !devices.is_empty() && rootless::nested_maps()?.is_some() {
+            devices.clear();
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match rustix::fs::open(directory, flags, Mode::empty()) {
-            Err(Errno::NOENT) => {}
-            other => return other.map_err(|error| step()(error.into())),
+        Ok(Self { hierarchies, limits, devices })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.limits.is_empty() && self.devices.is_empty()
+    }
+}
+
+/// A directory for a container alone: others' processes would end with it.
+fn make_own(directory: &Path, new: bool) -> Result<OwnedFd> {
+    let (fd, made) = directory::make(directory)?;
+    if new && !made {
+        let taken = directory::all_processes(directory)
+            .map_err(Error::io("read the processes of", directory.display().to_string()))?;
+        if !taken.is_empty() {
+            return Err(Error::invalid(
+                "linux.cgroupsPath",
+                format!("{} has processes already; a container needs a group of its own", directory.display()),
+            ));
         }
     }
-    Err(step()(Errno::NOENT.into()))
-}
-
-/// Processes that were killed leave their group a moment later.
-const PATIENCE: u32 = 200;
-const PAUSE: Duration = Duration::from_millis(5);
-
-fn remove_directory(directory: &Path) -> Result<()> {
-    for attempt in 0..PATIENCE {
-        match rustix::fs::rmdir(directory) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY) => {}
-            Err(error) => {
-                return Err(Error::io("remove the control group", directory.display().to_string())(error));
-            }
-        }
-        if attempt == 0 {
-            kill_all(directory);
-        }
-        std::thread::sleep(PAUSE);
-    }
-    Err(Error::io("remove the control group", directory.display().to_string())(Errno::BUSY))
-}
-
-/// Version 2 has a file for it; in version 1 one process after another.
-fn kill_all(directory: &Path) {
-    if write(&directory.join("cgroup.kill"), b"1").is_ok() {
-        return;
-    }
-    for pid in processes(directory).unwrap_or_default() {
-        let _ = onggi_sys::signal::send(pid, 9);
-    }
-}
-
-/// The processes in one directory.
-pub(crate) fn processes(directory: &Path) -> io::Result<Vec<i32>> {
-    let text = std::fs::read_to_string(directory.join("cgroup.procs"))?;
-    // 0 is a process of another pid namespace.
-    Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
-}
-
-fn write(path: &Path, value: &[u8]) -> io::Result<()> {
-    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&file, value)?;
-    Ok(())
-}
-
-fn set(directory: &Path, limit: &Limit) -> Result<()> {
-    match write(&directory.join(&limit.file), limit.value.as_bytes()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::unsupported(
-            format!("the limit {}", limit.file),
-            if limit.controller.is_empty() {
-                "this kernel has no such control group file".to_owned()
-            } else {
-                format!("the {} controller is not available here", limit.controller)
-            },
-        )),
-        Err(error) => Err(Error::io("set", format!("{} to {:?}", limit.file, limit.value))(error)),
-    }
+    Ok(fd)
 }
 
 /// A version 1 cpuset takes no process before it has CPUs and memory nodes.
@@ -392,36 +421,6 @@ fn inherit_cpuset(root: &Path, path: &Path) -> Result<()> {
             }
         }
         from = to;
-    }
-    Ok(())
-}
-
-/// Version 2: every directory above hands the needed controllers down.
-fn hand_down(root: &Path, path: &Path, limits: &[Limit]) -> Result<()> {
-    let mut wanted: Vec<&str> =
-        limits.iter().map(|limit| limit.controller).filter(|c| !c.is_empty()).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let mut directory = root.to_owned();
-    let parts: Vec<_> = path.components().collect();
-    for part in parts {
-        let file = directory.join("cgroup.subtree_control");
-        let have = std::fs::read_to_string(&file).unwrap_or_default();
-        for controller in &wanted {
-            if !have.split_ascii_whitespace().any(|one| one == *controller) {
-                write(&file, format!("+{controller}").as_bytes()).map_err(|error| {
-                    let why = format!("{} does not hand it down: {error}", directory.display());
-                    Error::unsupported(format!("the {controller} controller"), why)
-                })?;
-            }
-        }
-        directory.push(part);
-        if directory != root.join(path) {
-            make_directory(&directory)?;
-        }
     }
     Ok(())
 }

@@ -14,6 +14,7 @@
 //! | [`idmap`] | user and group id maps of user namespaces |
 //! | [`caps`] | the five capability sets of a process |
 //! | [`seccomp`] | installing a system call filter |
+//! | [`bpf`] | programs that decide about devices |
 //! | [`signal`] | signals as a descriptor, masks, dispositions |
 //! | [`process`] | exec, descriptors at exec, scheduling, personality |
 //! | [`link`] | network interface flags |
@@ -21,6 +22,7 @@
 //! The crate knows no policy: it does what it is told or says which call failed.
 #![cfg(target_os = "linux")]
 
+pub mod bpf;
 pub mod caps;
 pub mod clone;
 pub mod file;

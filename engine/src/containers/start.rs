@@ -159,7 +159,7 @@ impl Start<'_> {
         }
         .write(self.dir)?;
         // A device node that an image brings along must be of no use.
-        let no_devices = !request.security.privileged && (shifted || groups::is_unified()?);
+        let no_devices = !request.security.privileged && shifted;
         let mut container = Container::new(&record.id, spec)
             .rootfs(Rootfs::Mount(Box::new(move |userns| {
                 let root = snapshot.mount(userns.filter(|_| shifted)).map_err(std::io::Error::other)?;
@@ -230,8 +230,6 @@ impl Start<'_> {
         }
         let why = if matches!(ids, Ids::Nested(..)) {
             "rules for devices need root"
-        } else if groups::is_unified()? {
-            "rules for devices need control groups of version 1"
         } else {
             return device::rules(nodes, &security.device_rules).map(Some);
         };

@@ -8,12 +8,11 @@
 //! The default limit of processes is left out where no group can be made; a limit that was asked for
 //! is an error then, never left out.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::LinuxDeviceCgroup;
 use onggi_oci::ErrorKind;
-use onggi_runtime::cgroup::{COMMON_PARENT, Cgroup, Hierarchies};
+use onggi_runtime::cgroup::{COMMON_PARENT, Cgroup, Hierarchies, delegated_parent};
 
 use super::resources::Resources;
 use crate::authority::Authority;
@@ -22,7 +21,8 @@ use crate::error::{Error, Result};
 /// Where the group of a container will be.
 pub(crate) fn path(resources: &Resources, authority: &Authority, id: &str) -> Result<PathBuf> {
     let Some(parent) = &resources.cgroup_parent else {
-        return Ok(own_parent(authority).join(COMMON_PARENT).join(id));
+        let delegated = if authority.first_namespace { None } else { delegated_parent() };
+        return Ok(delegated.unwrap_or_else(|| COMMON_PARENT.into()).join(id));
     };
     let parent = Path::new(parent.trim_start_matches('/'));
     if parent.as_os_str().is_empty() || parent.components().any(|part| !matches!(part, Component::Normal(_)))
@@ -30,16 +30,6 @@ pub(crate) fn path(resources: &Resources, authority: &Authority, id: &str) -> Re
         return Err(Error::flag("--cgroup-parent", "expected the path of a control group"));
     }
     Ok(parent.join(id))
-}
-
-/// The group that may hold ours: the root, or what a user's own group lies in.
-fn own_parent(authority: &Authority) -> PathBuf {
-    if authority.first_namespace {
-        return PathBuf::new();
-    }
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let unified = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    Path::new(unified).parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// Makes the group with its limits; `None` where the caller can't, and nothing was asked for.

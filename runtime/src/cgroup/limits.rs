@@ -2,10 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
-    LinuxThrottleDevice,
-};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 use crate::error::{Error, Result};
 
@@ -16,25 +13,42 @@ pub(super) struct Limit {
     pub(super) controller: &'static str,
     pub(super) file: String,
     pub(super) value: String,
+    /// What holds where this kernel has no such file.
+    pub(super) otherwise: Otherwise,
+}
+
+/// What to do where a file is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// The limit can't be set: an error.
+    Fail,
+    /// Nothing: there is then nothing that could be used without limit.
+    Leave,
+    /// The same wish is said to another file.
+    Write(String, String),
 }
 
 struct List(Vec<Limit>);
 
 impl List {
     fn add(&mut self, controller: &'static str, file: impl Into<String>, value: impl Display) {
-        self.0.push(Limit { controller, file: file.into(), value: format!("{value}") });
+        self.add_or(controller, file, value, Otherwise::Fail);
+    }
+
+    fn add_or(
+        &mut self,
+        controller: &'static str,
+        file: impl Into<String>,
+        value: impl Display,
+        otherwise: Otherwise,
+    ) {
+        self.0.push(Limit { controller, file: file.into(), value: format!("{value}"), otherwise });
     }
 }
 
-/// All limits, in the order in which the files must be written.
+/// All limits but those of devices, in the order in which the files must be written.
 pub(super) fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<Limit>> {
     let mut list = List(Vec::new());
-    if let Some(devices) = resources.devices().as_ref().filter(|_| !unified) {
-        for rule in device_rules(devices) {
-            let file = if rule.0 { "devices.allow" } else { "devices.deny" };
-            list.add("devices", file, rule.1);
-        }
-    }
     if let Some(memory) = resources.memory() {
         memory_limits(&mut list, memory, unified)?;
     }
@@ -49,7 +63,10 @@ pub(super) fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<Li
     }
     for page in resources.hugepage_limits().iter().flatten() {
         let end = if unified { "max" } else { "limit_in_bytes" };
-        list.add("hugetlb", format!("hugetlb.{}.{end}", plain(page.page_size())?), page.limit());
+        let size = plain(page.page_size())?;
+        list.add("hugetlb", format!("hugetlb.{size}.{end}"), page.limit());
+        // Pages that are reserved and not used yet are counted apart, since Linux 5.7.
+        list.add_or("hugetlb", format!("hugetlb.{size}.rsvd.{end}"), page.limit(), Otherwise::Leave);
     }
     for (device, limit) in resources.rdma().iter().flatten() {
         let mut value = plain(device)?.to_owned();
@@ -81,9 +98,18 @@ pub(super) fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<Li
         }
         let controller = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma", "misc"]
             .into_iter()
-            .find(|name| file.split('.').next() == Some(*name))
-            .unwrap_or("");
-        list.add(controller, plain(file)?, value);
+            .find(|name| file.split('.').next() == Some(*name));
+        // Who is in the group and what is handed down is not a limit.
+        let Some(controller) = controller.or(file.starts_with("cgroup.max.").then_some("")) else {
+            return Err(Error::invalid(
+                "linux.resources.unified",
+                format!("{file:?} is not a file of a controller"),
+            ));
+        };
+        // Files such as io.max take one line a write.
+        for line in value.lines() {
+            list.add(controller, plain(file)?, line);
+        }
     }
     Ok(list.0)
 }
@@ -118,16 +144,23 @@ fn memory_limits(list: &mut List, memory: &LinuxMemory, unified: bool) -> Result
         }
         match (swap, limit) {
             (Some(swap), Some(limit)) if swap > 0 => list.add("memory", "memory.swap.max", swap - limit),
-            (Some(swap), _) if swap < 0 => list.add("memory", "memory.swap.max", "max"),
-            (Some(_), _) => {
-                return Err(Error::invalid("memory.swap", "needs memory.limit"));
+            // No limit of swap is what a kernel that doesn't count swap has.
+            (Some(swap), _) if swap < 0 => {
+                list.add_or("memory", "memory.swap.max", "max", Otherwise::Leave);
             }
+            // As in version 1, where memory without a limit takes swap along.
+            (None, Some(limit)) if limit < 0 => {
+                list.add_or("memory", "memory.swap.max", "max", Otherwise::Leave);
+            }
+            (Some(_), _) => return Err(Error::invalid("memory.swap", "needs memory.limit")),
             (None, _) => {}
         }
         if let Some(reservation) = memory.reservation().filter(|v| *v != 0) {
             list.add("memory", "memory.low", unlimited(reservation, 0));
         }
-        if memory.swappiness().is_some() || memory.kernel_tcp().is_some_and(|v| v != 0) {
+        // u64::MAX is what containerd sends for "not set".
+        let swappiness = memory.swappiness().filter(|value| *value != u64::MAX);
+        if swappiness.is_some() || memory.kernel_tcp().is_some_and(|v| v != 0) {
             return Err(Error::unsupported(
                 "memory.swappiness and memory.kernelTCP",
                 "version 2 of control groups has neither",
@@ -164,7 +197,11 @@ fn memory_limits(list: &mut List, memory: &LinuxMemory, unified: bool) -> Result
 
 fn cpu_limits(list: &mut List, cpu: &LinuxCpu, unified: bool) -> Result<()> {
     let (quota, period) = (cpu.quota().filter(|v| *v != 0), cpu.period().filter(|v| *v != 0));
-    if let Some(shares) = cpu.shares().filter(|v| *v != 0) {
+    // A group that only gets what nobody else wants has no weight.
+    if let Some(idle) = cpu.idle() {
+        list.add("cpu", "cpu.idle", idle);
+    }
+    if let Some(shares) = cpu.shares().filter(|v| *v != 0 && cpu.idle() != Some(1)) {
         if unified {
             list.add("cpu", "cpu.weight", weight_of_shares(shares));
         } else {
@@ -174,8 +211,7 @@ fn cpu_limits(list: &mut List, cpu: &LinuxCpu, unified: bool) -> Result<()> {
     if unified {
         if quota.is_some() || period.is_some() {
             let quota = quota.map_or("max".to_owned(), |quota| unlimited(quota, 1));
-            let period = period.map(|period| format!(" {period}")).unwrap_or_default();
-            list.add("cpu", "cpu.max", format!("{quota}{period}"));
+            list.add("cpu", "cpu.max", format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD)));
         }
         if cpu.realtime_runtime().is_some_and(|v| v != 0) || cpu.realtime_period().is_some_and(|v| v != 0) {
             return Err(Error::unsupported("cpu.realtimeRuntime", "version 2 of control groups has none"));
@@ -197,9 +233,6 @@ fn cpu_limits(list: &mut List, cpu: &LinuxCpu, unified: bool) -> Result<()> {
     if let Some(burst) = cpu.burst() {
         list.add("cpu", if unified { "cpu.max.burst" } else { "cpu.cfs_burst_us" }, burst);
     }
-    if let Some(idle) = cpu.idle() {
-        list.add("cpu", "cpu.idle", idle);
-    }
     for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
         if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
             list.add("cpuset", file, value);
@@ -208,25 +241,36 @@ fn cpu_limits(list: &mut List, cpu: &LinuxCpu, unified: bool) -> Result<()> {
     Ok(())
 }
 
-/// 2..262144 shares to a weight of 1..10000, both ends kept.
+/// The kernel's period of CPU quotas, in microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
+
+/// 2..262144 shares to a weight of 1..10000, so that both ends and the default (1024 to 100) fit: the
+/// curve that runc, crun and systemd agreed on. A straight line would give the default a weight of 39.
 fn weight_of_shares(shares: u64) -> u64 {
-    let shares = shares.clamp(2, 262_144);
-    1 + (shares - 2) * 9999 / 262_142
+    let shares = u32::try_from(shares.clamp(2, 262_144)).unwrap_or(262_144);
+    let log = f64::from(shares).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    // What is a whole number on paper is sometimes a little more in floating point.
+    let weight = (10_f64.powf(exponent) - 1e-6).ceil().clamp(1.0, 10_000.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10,000")]
+    let weight = weight as u64;
+    weight
+}
+
+/// 10..1000 to 1..10000.
+fn weight_of_io(weight: u16) -> u64 {
+    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
 }
 
 fn io_limits(list: &mut List, io: &LinuxBlockIo, unified: bool) -> Result<()> {
-    let bfq = |file: &str| std::path::Path::new("/sys/fs/cgroup/blkio").join(file).exists();
     if let Some(weight) = io.weight().filter(|v| *v != 0) {
+        // The file of the scheduler that understands weights, if the host has that.
         if unified {
-            // 10..1000 to 1..10000
-            list.add(
-                "io",
-                "io.weight",
-                format!("default {}", 1 + (u64::from(weight).max(10) - 10) * 9999 / 990),
-            );
+            let plain = Otherwise::Write("io.weight".into(), format!("default {}", weight_of_io(weight)));
+            list.add_or("io", "io.bfq.weight", weight, plain);
         } else {
-            let plain = !bfq("blkio.bfq.weight");
-            list.add("blkio", if plain { "blkio.weight" } else { "blkio.bfq.weight" }, weight);
+            let plain = Otherwise::Write("blkio.weight".into(), weight.to_string());
+            list.add_or("blkio", "blkio.bfq.weight", weight, plain);
         }
     }
     if let Some(weight) = io.leaf_weight().filter(|v| *v != 0) {
@@ -238,11 +282,23 @@ fn io_limits(list: &mut List, io: &LinuxBlockIo, unified: bool) -> Result<()> {
     for device in io.weight_device().iter().flatten() {
         let name = format!("{}:{}", device.major(), device.minor());
         if let Some(weight) = device.weight() {
-            let (controller, file) =
-                if unified { ("io", "io.weight") } else { ("blkio", "blkio.weight_device") };
-            list.add(controller, file, format!("{name} {weight}"));
+            let value = format!("{name} {weight}");
+            if unified {
+                let plain =
+                    Otherwise::Write("io.weight".into(), format!("{name} {}", weight_of_io(weight)));
+                list.add_or("io", "io.bfq.weight", value, plain);
+            } else {
+                let plain = Otherwise::Write("blkio.weight_device".into(), value.clone());
+                list.add_or("blkio", "blkio.bfq.weight_device", value, plain);
+            }
         }
         if let Some(weight) = device.leaf_weight() {
+            if unified {
+                return Err(Error::unsupported(
+                    "blockIO.leafWeight",
+                    "version 2 of control groups has none",
+                ));
+            }
             list.add("blkio", "blkio.leaf_weight_device", format!("{name} {weight}"));
         }
     }
@@ -264,41 +320,6 @@ fn io_limits(list: &mut List, io: &LinuxBlockIo, unified: bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Device rules in the kernel's words, `(allow, rule)`: the specification's, then
-/// what every container may use (the standard nodes, terminals, `mknod`).
-pub(super) fn device_rules(rules: &[LinuxDeviceCgroup]) -> Vec<(bool, String)> {
-    const STANDARD: [&str; 10] = [
-        "c *:* m",
-        "b *:* m",
-        "c 1:3 rwm",
-        "c 1:5 rwm",
-        "c 1:7 rwm",
-        "c 1:8 rwm",
-        "c 1:9 rwm",
-        "c 5:0 rwm",
-        "c 5:2 rwm",
-        "c 136:* rwm",
-    ];
-    if rules.is_empty() {
-        return Vec::new();
-    }
-    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
-    let mut list: Vec<(bool, String)> = rules
-        .iter()
-        .map(|rule| {
-            let kind = match rule.typ() {
-                Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
-                Some(LinuxDeviceType::B) => "b",
-                _ => "a",
-            };
-            let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
-            (rule.allow(), format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor())))
-        })
-        .collect();
-    list.extend(STANDARD.iter().map(|rule| (true, (*rule).to_owned())));
-    list
 }
 
 #[cfg(test)]
@@ -326,7 +347,12 @@ mod tests {
             [pair("memory.max", "1000"), pair("memory.swap.max", "2000"), pair("memory.low", "500")]
         );
         assert!(of(r#"{"memory":{"limit":1000,"swap":999}}"#, true).is_err());
-        assert_eq!(of(r#"{"memory":{"limit":-1,"swap":-1}}"#, true).unwrap()[0], pair("memory.max", "max"));
+        let none = [pair("memory.max", "max"), pair("memory.swap.max", "max")];
+        assert_eq!(of(r#"{"memory":{"limit":-1,"swap":-1}}"#, true).unwrap(), none);
+        assert_eq!(of(r#"{"memory":{"limit":-1}}"#, true).unwrap(), none);
+        assert!(of(r#"{"memory":{"swap":1000}}"#, true).is_err());
+        assert!(of(r#"{"memory":{"swappiness":10}}"#, true).is_err());
+        assert_eq!(of(&format!(r#"{{"memory":{{"swappiness":{}}}}}"#, u64::MAX), true).unwrap(), []);
     }
 
     #[test]
@@ -337,33 +363,50 @@ mod tests {
         assert_eq!(
             v2,
             [
-                pair("cpu.weight", "39"),
+                pair("cpu.weight", "100"),
                 pair("cpu.max", "50000 100000"),
                 pair("cpuset.cpus", "0-1"),
                 pair("pids.max", "32")
             ]
         );
-        assert_eq!(weight_of_shares(2), 1);
-        assert_eq!(weight_of_shares(262_144), 10_000);
+        let weights = [2, 3, 512, 1024, 2048, 262_144].map(weight_of_shares);
+        assert_eq!(weights, [1, 2, 59, 100, 174, 10_000]);
         assert_eq!(of(r#"{"pids":{"limit":-1}}"#, false).unwrap(), [pair("pids.max", "max")]);
     }
 
     #[test]
-    fn unified_names_are_checked() {
-        assert!(of(r#"{"unified":{"../x":"1"}}"#, true).is_err());
-        assert!(of(r#"{"unified":{"memory.high":"1"}}"#, false).is_err());
-        assert_eq!(of(r#"{"unified":{"memory.high":"1"}}"#, true).unwrap(), [pair("memory.high", "1")]);
+    fn times_that_depend_on_each_other() {
+        let cpu = |json: &str| of(&format!(r#"{{"cpu":{json}}}"#), true).unwrap();
+        assert_eq!(cpu(r#"{"quota":-1}"#), [pair("cpu.max", "max 100000")]);
+        assert_eq!(cpu(r#"{"period":50000}"#), [pair("cpu.max", "max 50000")]);
+        assert_eq!(
+            cpu(r#"{"quota":10000,"burst":5000}"#),
+            [pair("cpu.max", "10000 100000"), pair("cpu.max.burst", "5000")]
+        );
+        assert_eq!(cpu(r#"{"idle":1,"shares":512}"#), [pair("cpu.idle", "1")]);
     }
 
     #[test]
-    fn device_rules_in_order() {
-        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(
-            r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]"#,
-        )
-        .unwrap();
-        let list = device_rules(&rules);
-        assert_eq!(list[0], (false, "a *:* rwm".to_owned()));
-        assert_eq!(list[1], (true, "c 10:229 rw".to_owned()));
-        assert!(list.len() > 5);
+    fn weights_and_rates_of_devices() {
+        let json = r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000}]}}"#;
+        let resources: LinuxResources = serde_json::from_str(json).unwrap();
+        let list = limits(&resources, true).unwrap();
+        assert_eq!((list[0].file.as_str(), list[0].value.as_str()), ("io.bfq.weight", "500"));
+        assert_eq!(list[0].otherwise, Otherwise::Write("io.weight".into(), "default 4950".into()));
+        assert_eq!(list[1].otherwise, Otherwise::Write("io.weight".into(), "8:0 1".into()));
+        assert_eq!((list[2].file.as_str(), list[2].value.as_str()), ("io.max", "8:0 rbps=1000"));
+    }
+
+    #[test]
+    fn unified_names_are_checked() {
+        for taken in ["cgroup.procs", "cgroup.subtree_control", "cgroup.kill", "x"] {
+            assert!(of(&format!(r#"{{"unified":{{"{taken}":"1"}}}}"#), true).is_err(), "{taken}");
+        }
+        let two = of(r#"{"unified":{"io.max":"8:0 rbps=1\n8:16 wbps=2"}}"#, true).unwrap();
+        assert_eq!(two, [pair("io.max", "8:0 rbps=1"), pair("io.max", "8:16 wbps=2")]);
+        assert!(of(r#"{"unified":{"../x":"1"}}"#, true).is_err());
+        assert!(of(r#"{"unified":{"memory.high":"1"}}"#, false).is_err());
+        assert_eq!(of(r#"{"unified":{"memory.high":"1"}}"#, true).unwrap(), [pair("memory.high", "1")]);
     }
 }

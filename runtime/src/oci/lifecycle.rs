@@ -96,9 +96,11 @@ impl Runtime {
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone());
         let given = linux.and_then(|linux| linux.cgroups_path().clone());
-        let cgroup_path = given.filter(|path| !path.as_os_str().is_empty());
-        let cgroup_path = cgroup_path.unwrap_or_else(|| Path::new(crate::cgroup::COMMON_PARENT).join(id));
-        let cgroup = Cgroup::create(&cgroup_path, resources.as_ref())?;
+        let cgroup = match given.filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => Cgroup::create(&path, resources.as_ref())?,
+            None => Cgroup::create_default(id, resources.as_ref())?,
+        };
+        let cgroup_path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         let process = spec.process().as_ref();
         let stdio = match process.is_some_and(|process| process.terminal() == Some(true)) {
             true => {
@@ -122,7 +124,6 @@ impl Runtime {
             .preserve_descriptors(options.preserve_fds)
             .new_keyring(!options.no_new_keyring)
             .gate(gate);
-        let has_cgroup = cgroup.is_some();
         if let Some(cgroup) = cgroup {
             container = container.cgroup(cgroup);
         }
@@ -133,7 +134,7 @@ impl Runtime {
             pid,
             start_time: start_time(pid).unwrap_or(0),
             bundle: bundle.to_owned(),
-            cgroup: has_cgroup.then_some(cgroup_path),
+            cgroup: cgroup_path,
             created: jiff::Timestamp::now().to_string(),
             owner: rustix::process::getuid().as_raw(),
         };
@@ -233,6 +234,10 @@ impl Runtime {
     pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
         let record = self.record(id)?;
         if all && let Some(cgroup) = record.cgroup()? {
+            if signal == 9 {
+                cgroup.kill_all();
+                return Ok(());
+            }
             for pid in cgroup.processes()? {
                 let _ = onggi_sys::signal::send(pid, signal);
             }
