@@ -7,10 +7,10 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench fuzz install uninstall clean
+.PHONY: help build demo test test-vm lint bench fuzz install uninstall clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static binary target/release/onggi
 	@scripts/build
@@ -20,6 +20,9 @@ demo: ## do everything once, from packages to a running container, and say what 
 
 test: ## install what the tests need, then run the whole suite
 	@scripts/test
+
+test-vm: ## the runtime on a host with version 2 of control groups alone, in qemu
+	@scripts/test-vm
 
 lint: ## formatting, clippy, dependency policy, shell scripts
 	@scripts/lint

@@ -60,9 +60,9 @@ impl Cgroup {
     /// for controllers that a limit needs. `None`: there are no limits and this
     /// caller can't make control groups here (rootless without delegation).
     ///
-    /// Rules for devices are left out inside a user namespace, where only the
-    /// first one's root could set them: no device node can be made there, and what
-    /// is bound from outside is what the caller may use anyway.
+    /// Rules for devices are left out for anybody but root of the first user
+    /// namespace, who alone can set them: others can make no device node, and what
+    /// they bind is what they may use anyway.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a limit whose controller this host doesn't have
@@ -128,6 +128,42 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Moves a process into the group `below` (a path) of this one, in the trees of
+    /// these controllers, or in all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no such group, [`Error::Invalid`] for a controller
+    /// that this container has no group of.
+    pub(crate) fn join_below(&self, pid: Pid, controllers: Option<&str>, below: &Path) -> Result<()> {
+        let below = crate::mounts::clean(below);
+        let below = below.strip_prefix("/").unwrap_or(&below);
+        let hierarchies = Hierarchies::detect()?;
+        let mut directories: Vec<PathBuf> = Vec::new();
+        match controllers {
+            None => directories.extend(self.directories().map(Path::to_owned)),
+            Some(names) => {
+                for name in names.split(',') {
+                    let own = hierarchies.legacy(name).map(|root| root.join(&self.path));
+                    match own.filter(|own| self.legacy.contains(own)) {
+                        Some(own) => directories.push(own),
+                        None => {
+                            return Err(Error::invalid(
+                                "--cgroup",
+                                format!("the container has no version 1 group of the controller {name:?}"),
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        for directory in directories {
+            let list = directory.join(below).join("cgroup.procs");
+            write(&list, pid.as_raw_nonzero().to_string().as_bytes())
+                .map_err(Error::io("join the control group", list.display().to_string()))?;
+        }
+        Ok(())
+    }
+
     /// The processes in it.
     ///
     /// # Errors
@@ -152,9 +188,7 @@ impl Cgroup {
         }
         match self.legacy.iter().find(|directory| directory.join("freezer.state").exists()) {
             Some(directory) => directory::freeze_legacy(directory, frozen),
-            None => {
-                Err(Error::unsupported("pausing", "the container has no control group with a freezer"))
-            }
+            None => Err(Error::unsupported("pausing", "the container has no control group with a freezer")),
         }
     }
 
@@ -203,10 +237,11 @@ impl Cgroup {
         } else if let Some(root) = hierarchies.unified().filter(|_| hierarchies.is_unified()) {
             hand_down(root, &self.path, limits)?;
         }
-        if let (Some((directory, fd)), true) = (&self.unified, hierarchies.is_unified() && !devices.is_empty())
+        if let (Some((directory, fd)), true) =
+            (&self.unified, hierarchies.is_unified() && !devices.is_empty())
         {
-            let attached =
-                DeviceProgram::load(&devices::program(devices)).and_then(|program| program.attach(fd.as_fd()));
+            let attached = DeviceProgram::load(&devices::program(devices))
+                .and_then(|program| program.attach(fd.as_fd()));
             attached.map_err(Error::io("limit the devices of", directory.display().to_string()))?;
         }
         if !devices.is_empty() && !hierarchies.is_unified() {
@@ -359,7 +394,8 @@ pub(crate) fn join_like(pid: Pid, target: Pid) -> Result<()> {
     Ok(())
 }
 
-fn denied(error: &Error) -> bool {
+/// Whether the caller has no authority over that part of the tree.
+pub(crate) fn denied(error: &Error) -> bool {
     matches!(error.kind(), onggi_oci::ErrorKind::Denied)
         || matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(Errno::ROFS.raw_os_error()))
 }
@@ -380,7 +416,8 @@ impl Wanted {
         };
         let limits = limits(resources, hierarchies.is_unified())?;
         let mut devices = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
-        if !devices.is_empty() && rootless::nested_maps()?.is_some() {
+        let root = || Ok(rustix::process::geteuid().is_root() && rootless::nested_maps()?.is_none());
+        if !devices.is_empty() && !root()? {
             devices.clear();
         }
         Ok(Self { hierarchies, limits, devices })
@@ -400,7 +437,10 @@ fn make_own(directory: &Path, new: bool) -> Result<OwnedFd> {
         if !taken.is_empty() {
             return Err(Error::invalid(
                 "linux.cgroupsPath",
-                format!("{} has processes already; a container needs a group of its own", directory.display()),
+                format!(
+                    "{} has processes already; a container needs a group of its own",
+                    directory.display()
+                ),
             ));
         }
     }

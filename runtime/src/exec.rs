@@ -11,7 +11,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime;
 use onggi_sys::clone::{Child, Clone3, Namespaces, SingleThreaded};
@@ -20,7 +20,7 @@ use onggi_sys::path::Root;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
-use crate::cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::channel::{CHILD, Channel, MAPPED, REPORT, Report};
 use crate::container::{Attachments, Stdio, converse};
 use crate::error::{Error, Result};
@@ -39,6 +39,16 @@ pub struct Exec {
     filter: Option<Filter>,
     preserved: u32,
     join_cgroups: bool,
+    below: Option<(Cgroup, Vec<GroupBelow>)>,
+}
+
+/// A group below the container's, as `exec --cgroup` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupBelow {
+    /// The version 1 controllers that are meant, with commas; `None` for all trees.
+    pub controllers: Option<String>,
+    /// The path below the container's group.
+    pub path: PathBuf,
 }
 
 impl Exec {
@@ -46,7 +56,15 @@ impl Exec {
     /// pid namespace). It joins all namespaces and control groups of that one;
     /// everything else is as `process` says.
     pub fn new(target: Pid, process: runtime::Process) -> Self {
-        Self { target, process, stdio: Stdio::Inherit, filter: None, preserved: 0, join_cgroups: true }
+        Self {
+            target,
+            process,
+            stdio: Stdio::Inherit,
+            filter: None,
+            preserved: 0,
+            join_cgroups: true,
+            below: None,
+        }
     }
 
     /// The standard descriptors; as [`Container::stdio`](crate::Container::stdio).
@@ -68,6 +86,13 @@ impl Exec {
     #[must_use]
     pub fn join_cgroups(mut self, join: bool) -> Self {
         self.join_cgroups = join;
+        self
+    }
+
+    /// Groups that exist below the container's, which it joins instead of that.
+    #[must_use]
+    pub(crate) fn groups_below(mut self, cgroup: Cgroup, below: Vec<GroupBelow>) -> Self {
+        self.below = Some((cgroup, below));
         self
     }
 
@@ -118,9 +143,19 @@ impl Exec {
             .map_err(Error::io("start", "a process to join the container"))?;
         // Groups first: what the container may use counts from here on.
         let joined = if self.join_cgroups { cgroup::join_like(helper.pid, self.target) } else { Ok(()) };
+        let joined = joined.and_then(|()| {
+            let Some((cgroup, below)) = &self.below else { return Ok(()) };
+            let join =
+                |one: &GroupBelow| cgroup.join_below(helper.pid, one.controllers.as_deref(), &one.path);
+            below.iter().try_for_each(join)
+        });
         let outcome = joined
             .and_then(|()| ours.send(MAPPED, &[], None).map_err(Error::io("talk to", "the joining process")));
         let outcome = outcome.and_then(|()| meet(&ours));
+        if outcome.is_err() {
+            // It may still wait for a word from here.
+            let _ = onggi_sys::signal::send_pidfd(helper.pidfd.as_fd(), 9);
+        }
         let _ = waitpid(Some(helper.pid), WaitOptions::empty());
         let child = outcome?;
         match converse(&ours, None) {

@@ -46,6 +46,6 @@ mod shield;
 pub use container::{Container, Created, MountCallback, Rootfs, SeccompSource, Stdio, WindowSize};
 pub use defaults::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Defaults, default_spec};
 pub use error::{Error, ExecProblem, Result, Stage};
-pub use exec::Exec;
+pub use exec::{Exec, GroupBelow};
 pub use process::{ExitStatus, Foreground, Process};
 pub use shield::shield;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use onggi_runtime::Error;
 use onggi_runtime::oci::{ExecOptions, Runtime};
+use onggi_runtime::{Error, GroupBelow};
 
 use super::{Outcome, parse_user};
 
@@ -53,9 +53,9 @@ pub struct Exec {
     /// Pass this many descriptors from 3 up
     #[arg(long, default_value_t = 0)]
     preserve_fds: u32,
-    /// Control group below the container's (not supported)
-    #[arg(long)]
-    cgroup: Vec<String>,
+    /// Existing control group below the container's, [CONTROLLER,…:]PATH
+    #[arg(long, value_parser = parse_group)]
+    cgroup: Vec<GroupBelow>,
     /// Also in a paused container
     #[arg(long)]
     ignore_paused: bool,
@@ -68,11 +68,9 @@ pub struct Exec {
 
 impl Exec {
     pub fn run(&self, runtime: &Runtime) -> Outcome {
-        for (given, flag) in [
-            (self.process_label.is_some(), "--process-label"),
-            (self.apparmor.is_some(), "--apparmor"),
-            (!self.cgroup.is_empty(), "--cgroup"),
-        ] {
+        for (given, flag) in
+            [(self.process_label.is_some(), "--process-label"), (self.apparmor.is_some(), "--apparmor")]
+        {
             if given {
                 return Err(Error::Unsupported {
                     what: flag.into(),
@@ -120,8 +118,21 @@ impl Exec {
             pid_file: self.pid_file.clone(),
             preserve_fds: self.preserve_fds,
             detach: self.detach,
+            groups: self.cgroup.clone(),
         };
         let status = runtime.exec(&self.id, &options)?;
         Ok(status.map_or(0, |status| u8::try_from(status.code()).unwrap_or(u8::MAX)))
     }
+}
+
+/// A group as `PATH` or `CONTROLLER,…:PATH`.
+fn parse_group(text: &str) -> Result<GroupBelow, String> {
+    let (controllers, path) = match text.split_once(':') {
+        Some((controllers, path)) => (Some(controllers.to_owned()), path),
+        None => (None, text),
+    };
+    if path.is_empty() || controllers.as_ref().is_some_and(String::is_empty) {
+        return Err(format!("{text:?} is not [CONTROLLER,…:]PATH"));
+    }
+    Ok(GroupBelow { controllers, path: path.into() })
 }

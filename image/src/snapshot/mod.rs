@@ -164,7 +164,12 @@ impl Snapshot {
                 Err(e) => {
                     let unknown = matches!(
                         rustix::io::Errno::from_io_error(&e.source),
-                        Some(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)
+                        // OPNOTSUPP: a kernel before 6.5, where overlayfs takes no descriptor at all.
+                        Some(
+                            rustix::io::Errno::INVAL
+                                | rustix::io::Errno::NOSYS
+                                | rustix::io::Errno::OPNOTSUPP
+                        )
                     );
                     let first = first.get_or_insert(e);
                     if !unknown {

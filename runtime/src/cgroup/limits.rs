@@ -284,8 +284,7 @@ fn io_limits(list: &mut List, io: &LinuxBlockIo, unified: bool) -> Result<()> {
         if let Some(weight) = device.weight() {
             let value = format!("{name} {weight}");
             if unified {
-                let plain =
-                    Otherwise::Write("io.weight".into(), format!("{name} {}", weight_of_io(weight)));
+                let plain = Otherwise::Write("io.weight".into(), format!("{name} {}", weight_of_io(weight)));
                 list.add_or("io", "io.bfq.weight", value, plain);
             } else {
                 let plain = Otherwise::Write("blkio.weight_device".into(), value.clone());
@@ -294,10 +293,7 @@ fn io_limits(list: &mut List, io: &LinuxBlockIo, unified: bool) -> Result<()> {
         }
         if let Some(weight) = device.leaf_weight() {
             if unified {
-                return Err(Error::unsupported(
-                    "blockIO.leafWeight",
-                    "version 2 of control groups has none",
-                ));
+                return Err(Error::unsupported("blockIO.leafWeight", "version 2 of control groups has none"));
             }
             list.add("blkio", "blkio.leaf_weight_device", format!("{name} {weight}"));
         }

@@ -8,7 +8,7 @@ use super::Runtime;
 use super::lifecycle::{send_console, window_size, write_pid_file};
 use crate::container::Stdio;
 use crate::error::{Error, Result};
-use crate::exec::Exec;
+use crate::exec::{Exec, GroupBelow};
 use crate::hooks::Status;
 use crate::process::{ExitStatus, Foreground};
 use crate::seccomp::Filter;
@@ -17,7 +17,7 @@ use crate::shield::shield;
 /// Options of `exec`. What is not said is as in the container's own process.
 #[derive(Clone, Debug, Default)]
 pub struct ExecOptions {
-    /// The whole process; the fields below but the last four are then ignored.
+    /// The whole process; the fields below but the last five are then ignored.
     pub process: Option<Process>,
     /// Command and arguments.
     pub args: Vec<String>,
@@ -45,6 +45,8 @@ pub struct ExecOptions {
     pub preserve_fds: u32,
     /// Return when it runs.
     pub detach: bool,
+    /// Groups below the container's, which it joins.
+    pub groups: Vec<GroupBelow>,
 }
 
 impl Runtime {
@@ -78,11 +80,13 @@ impl Runtime {
             if terminal { Stdio::Terminal(window_size(process.console_size())) } else { Stdio::Inherit };
         let target = rustix::process::Pid::from_raw(record.pid)
             .ok_or_else(|| Error::NotFound { what: format!("container {id}") })?;
-        let mut process = Exec::new(target, process)
-            .stdio(stdio)
-            .filter(filter)
-            .preserve_descriptors(options.preserve_fds)
-            .spawn()?;
+        let mut exec =
+            Exec::new(target, process).stdio(stdio).filter(filter).preserve_descriptors(options.preserve_fds);
+        if !options.groups.is_empty() {
+            let none = || Error::unsupported("--cgroup", "the container has no control group");
+            exec = exec.groups_below(record.cgroup()?.ok_or_else(none)?, options.groups.clone());
+        }
+        let mut process = exec.spawn()?;
         if let Some(socket) = &options.console_socket
             && let Some(terminal) = process.take_terminal()
         {

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, Spec};
+use onggi_oci::ErrorKind;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -13,7 +14,7 @@ use rustix::net::{
 
 use super::Runtime;
 use super::record::{Record, hooks, load_spec, start_time};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, denied};
 use crate::channel::{Channel, GO, NOTIFY, REPORT, Report};
 use crate::container::{Container, Rootfs, Stdio, WindowSize};
 use crate::error::{Error, Result};
@@ -93,13 +94,7 @@ impl Runtime {
         std::fs::write(directory.join("config.json"), text)
             .map_err(Error::io("write", directory.join("config.json").display().to_string()))?;
         let gate = listen_at(directory)?;
-        let linux = spec.linux().as_ref();
-        let resources = linux.and_then(|linux| linux.resources().clone());
-        let given = linux.and_then(|linux| linux.cgroups_path().clone());
-        let cgroup = match given.filter(|path| !path.as_os_str().is_empty()) {
-            Some(path) => Cgroup::create(&path, resources.as_ref())?,
-            None => Cgroup::create_default(id, resources.as_ref())?,
-        };
+        let cgroup = cgroup_of(id, &spec)?;
         let cgroup_path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         let process = spec.process().as_ref();
         let stdio = match process.is_some_and(|process| process.terminal() == Some(true)) {
@@ -350,6 +345,35 @@ impl Runtime {
             }
             None => Err(Error::unsupported("update", "the container has no control group")),
         }
+    }
+}
+
+/// The control group of a container. Root's container with the host's user ids could make any device
+/// node: where its bundle doesn't say which it may use, it is those that every container has.
+fn cgroup_of(id: &str, spec: &Spec) -> Result<Option<Cgroup>> {
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
+    let make = |resources: Option<&LinuxResources>| match path.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => Cgroup::create(path, resources),
+        None => Cgroup::create_default(id, resources),
+    };
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+    let own_users = namespaces
+        .is_some_and(|list| list.iter().any(|one| one.typ() == oci_spec::runtime::LinuxNamespaceType::User));
+    let said =
+        resources.and_then(|resources| resources.devices().as_ref()).is_some_and(|list| !list.is_empty());
+    if own_users || said {
+        return make(resources);
+    }
+    let mut defaults = LinuxDeviceCgroup::default();
+    defaults.set_allow(false).set_typ(None).set_major(None).set_minor(None).set_access(None);
+    let mut more = resources.cloned().unwrap_or_default();
+    more.set_devices(Some(vec![defaults]));
+    match make(Some(&more)) {
+        // What nobody asked for is no reason to fail where the tree can't be written to.
+        Err(error) if denied(&error) || error.kind() == ErrorKind::Unsupported => make(resources),
+        made => made,
     }
 }
 
