@@ -72,7 +72,7 @@ struct Attach {
 struct Query {
     target: u32,
     kind: u32,
-    query_flags: u32,
+    flags: u32,
     attach_flags: u32,
     ids: u64,
     count: u32,
@@ -92,9 +92,8 @@ fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the structures above are the beginnings of `union bpf_attr` for their commands, the size
     // is theirs, and what they point to lives through the call (see the callers); the kernel takes what
     // lies behind the size for zeros.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>() as libc::c_uint)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
