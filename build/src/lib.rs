@@ -10,6 +10,7 @@
 //! does not know (registries, containers, the terminal) it asks its caller for through traits.
 #![forbid(unsafe_code)]
 
+pub mod dockerfile;
 mod error;
 pub mod graph;
 pub mod ignore;
