@@ -15,7 +15,6 @@ mod error;
 pub mod graph;
 pub mod ignore;
 mod images;
-#[allow(dead_code, reason = "the planner of Dockerfiles uses the rest")]
 mod lexical;
 
 pub use error::{Error, Result};

@@ -11,8 +11,11 @@
 
 pub mod instruction;
 pub mod lint;
+pub mod outline;
+pub mod plan;
 pub mod problem;
 pub(crate) mod quote;
+pub mod report;
 pub mod syntax;
 pub mod words;
 

@@ -18,7 +18,7 @@ pub struct Lines {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     /// What was meant, probably.
     pub suggestion: Option<String>,
     /// The lines that say it; several places if instructions contradict each other.
@@ -33,7 +33,7 @@ impl Diagnostic {
     /// At these lines.
     pub(crate) fn at(problem: impl Into<Problem>, lines: Lines) -> Self {
         Self {
-            problem: problem.into(),
+            problem: Box::new(problem.into()),
             suggestion: None,
             lines: vec![lines],
             word: None,
@@ -230,7 +230,9 @@ pub enum Problem {
         instruction: &'static str,
     },
     /// `COPY a`
-    #[error("{instruction} requires at least two arguments, but only one was provided. Destination could not be determined")]
+    #[error(
+        "{instruction} requires at least two arguments, but only one was provided. Destination could not be determined"
+    )]
     NoDestination {
         /// The instruction.
         instruction: &'static str,
@@ -465,14 +467,14 @@ pub enum Problem {
     // What is to be done.
     /// A word can't be expanded.
     #[error(transparent)]
-    Expand(#[from] ExpandError),
+    Expand(Box<ExpandError>),
     /// A word of `--platform` can't be expanded.
     #[error("failed to process arguments for platform {text}: {source}")]
     ExpandPlatform {
         /// What came out.
         text: String,
         /// The reason.
-        source: ExpandError,
+        source: Box<ExpandError>,
     },
     /// `FROM $NOTHING`
     #[error("base name ({name}) should not be blank")]
@@ -509,7 +511,9 @@ pub enum Problem {
         index: i64,
     },
     /// `COPY --from=$x`
-    #[error("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround")]
+    #[error(
+        "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround"
+    )]
     FromExpansion,
     /// `--target=x`
     #[error("target stage {} could not be found", quoted(.name))]
@@ -647,6 +651,12 @@ pub enum Problem {
         /// The broad class of the failure.
         kind: onggi_oci::ErrorKind,
     },
+}
+
+impl From<ExpandError> for Problem {
+    fn from(error: ExpandError) -> Self {
+        Self::Expand(Box::new(error))
+    }
 }
 
 #[cfg(test)]

@@ -137,7 +137,6 @@ impl Ignore {
 
     /// Whether the root of the context as a whole is excluded (`*`, `**`): what `COPY .` copies is
     /// then empty but for what returns.
-    #[allow(dead_code, reason = "for the check of ignored files")]
     pub(crate) fn excludes_root(&self) -> bool {
         self.patterns.iter().any(|pattern| !pattern.negated && matches!(pattern.text(), "*" | "**" | "**/*"))
     }

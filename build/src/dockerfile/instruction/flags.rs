@@ -21,7 +21,11 @@ pub(super) struct Flags {
 
 impl Flags {
     /// Reads flags.
-    pub(super) fn read(given: &[String], known: &[(&'static str, Kind)], lines: Lines) -> Result<Self, Diagnostic> {
+    pub(super) fn read(
+        given: &[String],
+        known: &[(&'static str, Kind)],
+        lines: Lines,
+    ) -> Result<Self, Diagnostic> {
         let mut values: Vec<(&'static str, String)> = Vec::new();
         for flag in given {
             let fail = |problem| Err(Diagnostic::at(problem, lines).with_word(flag.as_str()));
@@ -33,11 +37,15 @@ impl Flags {
                 None => (text, None),
             };
             let Some((known_name, kind)) = known.iter().find(|(known, _)| *known == name) else {
-                return fail(Problem::UnknownFlag { name: name.to_owned() }).map_err(|problem: Diagnostic| {
-                    problem
-                        .with_word(format!("--{name}"))
-                        .suggest(name, known.iter().map(|(known, _)| *known), false)
-                });
+                return fail(Problem::UnknownFlag { name: name.to_owned() }).map_err(
+                    |problem: Diagnostic| {
+                        problem.with_word(format!("--{name}")).suggest(
+                            name,
+                            known.iter().map(|(known, _)| *known),
+                            false,
+                        )
+                    },
+                );
             };
             if *kind != Kind::Texts && values.iter().any(|(seen, _)| seen == known_name) {
                 return fail(Problem::DuplicateFlag { name: name.to_owned() });
@@ -48,7 +56,9 @@ impl Flags {
                 (Kind::Bool, Some(value)) => match value.to_ascii_lowercase().as_str() {
                     "" => return fail(missing()),
                     lower @ ("true" | "false") => lower.to_owned(),
-                    _ => return fail(Problem::FlagBoolean { name: name.to_owned(), value: value.to_owned() }),
+                    _ => {
+                        return fail(Problem::FlagBoolean { name: name.to_owned(), value: value.to_owned() });
+                    }
                 },
                 (_, None) => return fail(missing()),
                 (_, Some(value)) => value.to_owned(),

@@ -114,9 +114,50 @@ fn duration(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
+/// A duration in nanoseconds as Go prints it: `1h30m0s`, `1.5s`, `100ms`, `0s`.
+pub(crate) fn duration_text(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let total = nanoseconds.unsigned_abs();
+    let decimal = |value: u64, scale: u64, digits: usize| {
+        let fraction = format!("{:0digits$}", value % scale);
+        let fraction = fraction.trim_end_matches('0');
+        let dot = if fraction.is_empty() { "" } else { "." };
+        format!("{}{dot}{fraction}", value / scale)
+    };
+    match total {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{total}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", decimal(total, 1_000, 3)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(total, 1_000_000, 6)),
+        _ => {
+            let minutes = total / 60_000_000_000;
+            let seconds = decimal(total % 60_000_000_000, 1_000_000_000, 9);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{sign}{seconds}s"),
+                (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::{duration, duration_text};
+
+    #[test]
+    fn durations_as_text() {
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (90_000_000_000, "1m30s"),
+            (5_400_000_000_000, "1h30m0s"),
+            (1_500_000_000, "1.5s"),
+            (1_500_000, "1.5ms"),
+            (-3, "-3ns"),
+        ] {
+            assert_eq!(duration_text(nanoseconds), text);
+        }
+    }
 
     #[test]
     fn durations() {

@@ -12,6 +12,8 @@ use super::problem::{Diagnostic, Lines, Problem};
 use super::syntax::File;
 use crate::graph::{Device, Network, Security};
 
+pub(crate) use health::duration_text;
+pub(crate) use mount::from as mount_from;
 pub use mount::{Mount, MountType};
 pub(crate) use read::instruction;
 
@@ -176,7 +178,7 @@ pub fn document(file: &File, linter: &mut Linter) -> Result<Document, Diagnostic
             document.stages.push(read::stage(node, linter).map_err(unreadable)?);
             continue;
         }
-        let instruction = read::instruction(node, linter).map_err(unreadable)?;
+        let instruction = instruction(node, linter).map_err(unreadable)?;
         match document.stages.last_mut() {
             Some(stage) => stage.instructions.push(instruction),
             None if matches!(instruction.kind, Kind::Arg(_)) => document.arguments.push(instruction),

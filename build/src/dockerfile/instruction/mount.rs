@@ -96,7 +96,8 @@ fn fields(text: &str, what: &'static str) -> Result<Vec<String>, Problem> {
     }
     loop {
         let Some(quoted) = rest.strip_prefix('"') else {
-            let (field, after) = rest.split_once(',').map_or((rest, None), |(field, after)| (field, Some(after)));
+            let (field, after) =
+                rest.split_once(',').map_or((rest, None), |(field, after)| (field, Some(after)));
             if field.contains('"') {
                 return Err(bad());
             }
@@ -228,7 +229,7 @@ impl Mount {
             set(&mut mount, &mut read_only).map_err(|problem| {
                 let kinds = MountType::ALL.map(MountType::name);
                 let found = fail(problem, &field);
-                match &found.problem {
+                match &*found.problem {
                     Problem::MountType { .. } => found.suggest(&value, kinds, false),
                     Problem::Sharing { .. } => found.suggest(&value, ["shared", "private", "locked"], false),
                     Problem::Key { .. } => found.suggest(&key, KEYS, false),
@@ -260,8 +261,7 @@ impl Mount {
         if self.env.is_some() && self.kind != MountType::Secret {
             return Err(Problem::NotAllowed { key: "env", kind });
         }
-        self.read_only =
-            read_only.unwrap_or(!matches!(self.kind, MountType::Cache | MountType::Tmpfs));
+        self.read_only = read_only.unwrap_or(!matches!(self.kind, MountType::Cache | MountType::Tmpfs));
         if self.kind == MountType::Secret {
             if self.from.is_some() {
                 return Err(Problem::SecretFrom);
@@ -338,7 +338,11 @@ pub(super) fn device(text: &str, lines: Lines) -> Result<Device, Diagnostic> {
             (_, _, None) => name = Some(field),
             (_, None, Some(_)) => return Err(fail(Problem::Field { field })),
             (_, Some(_), Some(_)) => {
-                return Err(fail(Problem::Key { key: key.clone(), field }).suggest(&key, ["name", "required"], false));
+                return Err(fail(Problem::Key { key: key.clone(), field }).suggest(
+                    &key,
+                    ["name", "required"],
+                    false,
+                ));
             }
         }
     }

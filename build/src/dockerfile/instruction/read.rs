@@ -247,7 +247,8 @@ fn transfer(node: &Node, instruction: &'static str) -> Result<Transfer> {
     if sources.is_empty() {
         return Err(fail(node, Problem::NoDestination { instruction }));
     }
-    let common = [("exclude", Flag::Texts), ("chown", Flag::Text), ("chmod", Flag::Text), ("link", Flag::Bool)];
+    let common =
+        [("exclude", Flag::Texts), ("chown", Flag::Text), ("chmod", Flag::Text), ("link", Flag::Bool)];
     let own: &[_] = if instruction == "ADD" {
         &[("keep-git-dir", Flag::Bool), ("checksum", Flag::Text), ("unpack", Flag::Bool)]
     } else {
@@ -255,9 +256,7 @@ fn transfer(node: &Node, instruction: &'static str) -> Result<Transfer> {
     };
     let flags = Flags::read(&node.flags, &[&common, own].concat(), node.lines)?;
     if syntax::mark(destination).is_some() {
-        return Err(
-            fail(node, Problem::HeredocDestination { instruction }).with_word(destination.as_str())
-        );
+        return Err(fail(node, Problem::HeredocDestination { instruction }).with_word(destination.as_str()));
     }
     let mut paths = Vec::new();
     let mut contents = Vec::new();
@@ -266,8 +265,7 @@ fn transfer(node: &Node, instruction: &'static str) -> Result<Transfer> {
             Some(mark) => {
                 let content = node.heredocs.iter().rfind(|heredoc| heredoc.name == mark.name);
                 let content = content.map(|heredoc| heredoc.content.as_str()).unwrap_or_default();
-                let content =
-                    if mark.chomp { syntax::without_tabs(content) } else { content.to_owned() };
+                let content = if mark.chomp { syntax::without_tabs(content) } else { content.to_owned() };
                 contents.push(Heredoc { content, ..mark });
             }
             None => paths.push(source.clone()),
@@ -312,11 +310,8 @@ fn run(node: &Node) -> Result<Kind> {
             return Err(fail(node, Problem::Security { mode: mode.to_owned() }).with_word(mode));
         }
     };
-    let devices = flags
-        .texts("device")
-        .iter()
-        .map(|text| mount::device(text, node.lines))
-        .collect::<Result<_>>()?;
+    let devices =
+        flags.texts("device").iter().map(|text| mount::device(text, node.lines)).collect::<Result<_>>()?;
     Ok(Kind::Run(Box::new(Run {
         command: command_line(node),
         heredocs: node.heredocs.clone(),

@@ -20,7 +20,8 @@ fn mount(text: &str) -> Result<Mount, String> {
 
 #[test]
 fn stages_and_global_arguments() {
-    let document = document_of("ARG A=1 B\n# build makes it\nfrom --platform=$P a as Build\nRUN x\nFROM b").unwrap();
+    let document =
+        document_of("ARG A=1 B\n# build makes it\nfrom --platform=$P a as Build\nRUN x\nFROM b").unwrap();
     assert_eq!(document.arguments.len(), 1);
     let stage = &document.stages[0];
     assert_eq!(stage.name.as_deref(), Some("build"));
@@ -55,7 +56,10 @@ fn refusals_are_buildkits() {
             "dockerfile parse error on line 2: 'from' doesn't support variable expansion, define alias stage instead",
         ),
         ("SHELL sh", "dockerfile parse error on line 2: SHELL requires the arguments to be in JSON form"),
-        ("COPY --link=maybe a b", "dockerfile parse error on line 2: expecting boolean value for flag link, not: maybe"),
+        (
+            "COPY --link=maybe a b",
+            "dockerfile parse error on line 2: expecting boolean value for flag link, not: maybe",
+        ),
         ("COPY --chown=a --chown=b c d", "dockerfile parse error on line 2: duplicate flag specified: chown"),
     ] {
         assert_eq!(refusal(line), text, "{line}");
@@ -64,7 +68,8 @@ fn refusals_are_buildkits() {
 
 #[test]
 fn copies_and_heredocs() {
-    let Kind::Copy(copy) = kind("COPY --chown=1:2 --exclude=*.o --exclude=x --link a <<-E /d/\n\ta $b\n\tE") else {
+    let Kind::Copy(copy) = kind("COPY --chown=1:2 --exclude=*.o --exclude=x --link a <<-E /d/\n\ta $b\n\tE")
+    else {
         panic!("a copy");
     };
     assert_eq!((copy.sources.as_slice(), copy.destination.as_str()), (&["a".to_owned()][..], "/d/"));
@@ -77,7 +82,9 @@ fn copies_and_heredocs() {
 
 #[test]
 fn health_checks() {
-    let Kind::Healthcheck(check) = kind("HEALTHCHECK --interval=1m --retries=3 CMD curl  x") else { panic!("a check") };
+    let Kind::Healthcheck(check) = kind("HEALTHCHECK --interval=1m --retries=3 CMD curl  x") else {
+        panic!("a check")
+    };
     assert_eq!(check.test, ["CMD-SHELL", "curl  x"]);
     assert_eq!((check.interval, check.retries), (60_000_000_000, 3));
     assert_eq!(

@@ -71,8 +71,9 @@ impl Config {
     pub(crate) fn of_file(text: &str) -> Result<Self, Diagnostic> {
         match syntax::check_directive(text) {
             None => Ok(Self::default()),
-            Some((value, line)) => Self::parse(value)
-                .map_err(|problem| Diagnostic::at(problem, Lines { first: line, last: line }).with_word(value)),
+            Some((value, line)) => Self::parse(value).map_err(|problem| {
+                Diagnostic::at(problem, Lines { first: line, last: line }).with_word(value)
+            }),
         }
     }
 

@@ -116,11 +116,7 @@ pub(super) fn words(rest: &str, escape: char) -> Vec<String> {
 }
 
 /// `key=value …`, or `key value` with the whole rest as value: triples of key, value and `=` or nothing.
-pub(super) fn pairs(
-    rest: &str,
-    instruction: &'static str,
-    escape: char,
-) -> Result<Vec<String>, Problem> {
+pub(super) fn pairs(rest: &str, instruction: &'static str, escape: char) -> Result<Vec<String>, Problem> {
     let words = words(rest, escape);
     let Some(first) = words.first() else { return Ok(Vec::new()) };
     if !first.contains('=') {

@@ -80,7 +80,8 @@ pub struct Heredoc {
 pub fn parse(text: &str) -> Result<File, Diagnostic> {
     let mut directives = directive::Reader::default();
     let mut escape = '\\';
-    let mut file = File { nodes: Vec::new(), escape, directives: Vec::new(), empty_continuations: Vec::new() };
+    let mut file =
+        File { nodes: Vec::new(), escape, directives: Vec::new(), empty_continuations: Vec::new() };
     let mut comments: Vec<String> = Vec::new();
     let mut number = 0;
     let mut too_long = false;
@@ -146,9 +147,7 @@ pub fn parse(text: &str) -> Result<File, Diagnostic> {
 
         let mut node = instruction(&logical, escape).map_err(|problem| at(problem, first, number))?;
         if can_have_heredocs(&node) && logical.contains("<<") {
-            for mut heredoc in
-                heredoc::marks(&logical).map_err(|problem| at(problem, first, number))?
-            {
+            for mut heredoc in heredoc::marks(&logical).map_err(|problem| at(problem, first, number))? {
                 let mut terminated = false;
                 for raw in lines.by_ref() {
                     number += 1;
@@ -203,8 +202,7 @@ fn instruction(line: &str, escape: char) -> Result<Node, Problem> {
         None => (line_trimmed, ""),
     };
     let (rest, flags) = flags::take(rest);
-    let mut node =
-        Node { name: name.to_owned(), flags, original: line.to_owned(), ..Node::default() };
+    let mut node = Node { name: name.to_owned(), flags, original: line.to_owned(), ..Node::default() };
     let rest = rest.trim();
     match name.to_ascii_lowercase().as_str() {
         "add" | "copy" | "volume" => (node.arguments, node.json) = arguments::list(rest)?,

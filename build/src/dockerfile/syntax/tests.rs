@@ -29,14 +29,20 @@ fn directives_are_read_above_everything_else() {
     assert_eq!((file.escape, file.directives.len()), ('`', 2));
     assert_eq!(file.nodes[0].arguments, ["ab"]);
     assert_eq!(file.nodes[0].comments, ["c", "check=skip=all"]);
-    assert_eq!(check_directive("#!x\n# syntax=a\n# check=skip=A;error=true b"), Some(("skip=A;error=true", 3)));
+    assert_eq!(
+        check_directive("#!x\n# syntax=a\n# check=skip=A;error=true b"),
+        Some(("skip=A;error=true", 3))
+    );
     assert_eq!(problem("# escape=x\nRUN a"), "invalid escape token 'x' does not match ` or \\");
     assert_eq!(problem("# escape=`\n# escape=\\\nRUN a"), "only one escape parser directive can be used");
 }
 
 #[test]
 fn arguments_by_instruction() {
-    assert_eq!(arguments(r#"ENV a="b c" d='e' f=\ g"#), ["a", "\"b c\"", "=", "d", "'e'", "=", "f", "\\ g", "="]);
+    assert_eq!(
+        arguments(r#"ENV a="b c" d='e' f=\ g"#),
+        ["a", "\"b c\"", "=", "d", "'e'", "=", "f", "\\ g", "="]
+    );
     assert_eq!(arguments("ENV a b  c"), ["a", "b  c", ""]);
     assert_eq!(arguments("ARG a b=c"), ["a", "b=c"]);
     assert_eq!(arguments("COPY a\tb  c"), ["a", "b", "c"]);
@@ -47,18 +53,21 @@ fn arguments_by_instruction() {
     assert!(nodes("CMD []")[0].json && arguments("CMD []").is_empty());
     assert_eq!(problem("CMD [1]"), Problem::JsonStrings.to_string());
     assert_eq!(problem("ENV a"), "ENV must have two arguments");
-    assert_eq!(
-        problem("ENV a=b c"),
-        "Syntax error - can't find = in \"c\". Must be of the form: name=value"
-    );
+    assert_eq!(problem("ENV a=b c"), "Syntax error - can't find = in \"c\". Must be of the form: name=value");
 }
 
 #[test]
 fn heredocs_follow_their_line() {
     let file = parse("RUN <<A cat <<-'B' \\\n && x\na $b\nA\n\tb\n\tB\nCMD x").unwrap();
     let node = &file.nodes[0];
-    assert_eq!(node.heredocs[0], Heredoc { name: "A".into(), expand: true, chomp: false, content: "a $b\n".into() });
-    assert_eq!(node.heredocs[1], Heredoc { name: "B".into(), expand: false, chomp: true, content: "\tb\n".into() });
+    assert_eq!(
+        node.heredocs[0],
+        Heredoc { name: "A".into(), expand: true, chomp: false, content: "a $b\n".into() }
+    );
+    assert_eq!(
+        node.heredocs[1],
+        Heredoc { name: "B".into(), expand: false, chomp: true, content: "\tb\n".into() }
+    );
     assert_eq!(node.lines, Lines { first: 1, last: 6 });
     assert_eq!(file.nodes[1].name, "CMD");
     assert_eq!(problem("RUN <<A\nb"), "unterminated heredoc");

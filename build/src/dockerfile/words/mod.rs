@@ -99,9 +99,7 @@ impl Lexer {
         };
         match run.until(None, self.keep_escapes) {
             Ok((text, words)) => Ok(Expanded { text, words, used: run.used, missing: run.missing }),
-            Err(problem) => {
-                Err(ExpandError { text: text.to_owned(), problem, used: run.used, missing: run.missing })
-            }
+            Err(problem) => Err(ExpandError { text: text.to_owned(), problem, missing: run.missing }),
         }
     }
 }
@@ -127,8 +125,6 @@ pub struct ExpandError {
     pub text: String,
     /// What is wrong with it.
     pub problem: WordProblem,
-    /// Variables that were asked for before and set.
-    pub used: Vec<String>,
     /// Variables that were asked for before and not set.
     pub missing: Vec<String>,
 }
@@ -225,7 +221,11 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Reads up to `stop`, which is taken, or to the end if there is none.
-    fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<(String, Vec<String>), WordProblem> {
+    fn until(
+        &mut self,
+        stop: Option<char>,
+        keep_escapes: bool,
+    ) -> Result<(String, Vec<String>), WordProblem> {
         if self.depth >= MAX_NESTING {
             return Err(WordProblem::TooDeep);
         }
@@ -396,7 +396,9 @@ impl Run<'_> {
                 });
             }
             '/' if !empty_is_unset => return self.replaced(&name),
-            '+' | '-' | '?' | '#' | '%' => {}
+            '+' | '-' | '?' => {}
+            '#' | '%' if !empty_is_unset => {}
+            '#' | '%' => return Err(WordProblem::Modifier { modifier }),
             _ if empty_is_unset => {
                 let word = self.enclosed('}', false)?;
                 return match self.value(&name) {
@@ -416,14 +418,14 @@ impl Run<'_> {
         match operator {
             '-' => Ok(given.map_or(word, str::to_owned)),
             '+' => Ok(if given.is_some() { word } else { String::new() }),
-            '?' => match given {
-                Some(given) => Ok(given.to_owned()),
-                None => {
-                    let is = if value.is_none() { "unset" } else { "empty" };
-                    let message = if word.is_empty() { format!("is not allowed to be {is}") } else { word };
-                    Err(WordProblem::Required { name, message })
+            '?' => {
+                if let Some(given) = given {
+                    return Ok(given.to_owned());
                 }
-            },
+                let is = if value.is_none() { "unset" } else { "empty" };
+                let message = if word.is_empty() { format!("is not allowed to be {is}") } else { word };
+                Err(WordProblem::Required { name, message })
+            }
             operator => {
                 let value = value.unwrap_or_default();
                 let (pattern, longest) = match word.strip_prefix(operator) {

@@ -22,13 +22,13 @@ fn parts(pattern: &str) -> Result<Vec<Part>, WordProblem> {
         parts.push(match c {
             '*' => Part::Any,
             '?' => Part::One,
-            '\\' => match chars.next_if(|c| matches!(c, '*' | '?' | '\\' | '}' | '/')) {
-                Some(escaped) => Part::Literal(escaped),
-                None => {
+            '\\' => {
+                let Some(escaped) = chars.next_if(|c| matches!(c, '*' | '?' | '\\' | '}' | '/')) else {
                     let next = chars.next().unwrap_or('\u{fffd}');
                     return Err(bad(pattern, format!("invalid escape '\\{next}'")));
-                }
-            },
+                };
+                Part::Literal(escaped)
+            }
             c => Part::Literal(c),
         });
     }

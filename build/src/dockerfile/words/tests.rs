@@ -2,7 +2,8 @@ use super::*;
 
 fn variables() -> Variables {
     let mut variables = Variables::default();
-    for (name, value) in [("HOME", "/root"), ("EMPTY", ""), ("V", "a/b/a.tar.gz"), ("한", "x"), ("S", "a b")] {
+    for (name, value) in [("HOME", "/root"), ("EMPTY", ""), ("V", "a/b/a.tar.gz"), ("한", "x"), ("S", "a b")]
+    {
         variables.set(name, value);
     }
     variables
@@ -55,6 +56,7 @@ fn errors_say_what_is_missing() {
         ("${}", "syntax error: bad substitution"),
         ("${HOME!x}", "unsupported modifier (!) in substitution"),
         ("${HOME:x}", "unsupported modifier (:x) in substitution"),
+        ("${HOME:%x}", "unsupported modifier (:%) in substitution"),
         ("${NONE?}", "NONE: is not allowed to be unset"),
         ("${EMPTY:?}", "EMPTY: is not allowed to be empty"),
         ("${NONE:?say why}", "NONE: say why"),
