@@ -114,6 +114,12 @@ impl Session {
         eprintln!("onggi: warning: {text}");
     }
 
+    /// Tells on the error stream what was done.
+    #[expect(clippy::print_stderr, reason = "the output stream is for answers")]
+    pub fn note(&self, text: &str) {
+        eprintln!("{text}");
+    }
+
     /// Asks a question with yes or no; no is the answer of a stream that ends.
     pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
         self.print(&format!("{question}\nAre you sure you want to continue? [y/N] "))?;

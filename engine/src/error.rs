@@ -347,6 +347,19 @@ pub enum Error {
         /// Its ID.
         id: String,
     },
+    /// Files could not be copied into or out of a container.
+    #[error(transparent)]
+    Copy(#[from] crate::filesystem::CopyFault),
+    /// A file of a container can't be looked at.
+    #[error("cannot {op} {} of the container: {source}", path.display())]
+    ContainerFile {
+        /// What was tried.
+        op: &'static str,
+        /// In the container.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// A container whose log driver keeps nothing.
     #[error("container {id} has the log driver none: nothing of its output was kept")]
     NoLog {
@@ -422,6 +435,8 @@ impl Error {
             Self::Registry(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::Limit { source, .. } => source.kind(),
+            Self::Copy(fault) => fault.kind(),
+            Self::ContainerFile { .. } => ErrorKind::Io,
             Self::NoContainer { .. } | Self::NoVolume { .. } | Self::MissingLayer { .. } => {
                 ErrorKind::NotFound
             }

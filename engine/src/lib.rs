@@ -13,6 +13,7 @@
 mod archives;
 mod authority;
 mod error;
+pub mod filesystem;
 mod images;
 mod login;
 pub mod logs;

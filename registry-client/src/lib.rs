@@ -4,7 +4,8 @@
 //!   Client ─┬─ resolve, peek ─────► manifest.rs    documents, bounded and checked
 //!           ├─ blob ──────────────► blob.rs        a continuous stream, resumed and verified
 //!           ├─ push_blob, upload ─► upload.rs      existence, mount, upload, resume
-//!           └─ login ─────────────► login.rs
+//!           ├─ login ─────────────► login.rs
+//!           └─ download ──────────► download.rs    plain files of the web
 //!                    │
 //!              client.rs   hosts of a registry in order (hosts/: certs.d, hosts.toml, loopback)
 //!              endpoint.rs one host: proof, redirects, repeats (auth/, credentials/, retry.rs)
@@ -32,6 +33,7 @@ mod blob;
 mod client;
 mod credentials;
 mod dns;
+mod download;
 mod endpoint;
 mod error;
 mod hosts;
@@ -48,6 +50,7 @@ mod upload;
 pub use blob::BlobStream;
 pub use client::Client;
 pub use credentials::{CredentialStore, Credentials, DOCKER_HUB_KEY, Stored};
+pub use download::Download;
 pub use error::{Error, Result};
 pub use manifest::Resolved;
 pub use options::{DEFAULT_TRANSFERS, Options, ProxyOptions, RetryPolicy, Timeouts, UploadOptions};

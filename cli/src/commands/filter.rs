@@ -106,7 +106,7 @@ fn means(text: &str, summary: &ImageSummary) -> bool {
 }
 
 /// A moment as Docker's filters spell it: RFC 3339, seconds since 1970, or a span before now (`24h`).
-fn moment(text: &str) -> Result<Timestamp, Failure> {
+pub fn moment(text: &str) -> Result<Timestamp, Failure> {
     if let Ok(moment) = text.parse() {
         return Ok(moment);
     }

@@ -1,18 +1,24 @@
 //! The subcommands, one file each: its options, and what it does with the engine.
 
+mod commit;
 mod completion;
+mod cp;
 mod create;
+mod diff;
 mod environment;
 mod exec;
+mod export;
 mod filter;
 mod history;
 mod image;
 mod images;
+mod import;
 mod info;
 mod inspect;
 mod load;
 mod login;
 mod logout;
+mod logs;
 mod man;
 mod ps;
 mod pull;
@@ -42,6 +48,18 @@ pub enum Command {
     Create(Box<create::Options>),
     /// Run a command in a running container
     Exec(exec::Options),
+    /// Show what a container's program wrote
+    Logs(logs::Options),
+    /// Copy files or directories between a container and the host
+    Cp(cp::Options),
+    /// Show what a container changed of its files
+    Diff(diff::Options),
+    /// Make an image of what a container changed
+    Commit(commit::Options),
+    /// Write all files of a container to a tar archive
+    Export(export::Options),
+    /// Make an image of the files in a tar archive
+    Import(import::Options),
     /// List containers
     Ps(ps::Options),
     /// Remove containers
@@ -95,6 +113,12 @@ impl Command {
             Self::Run(options) => return options.run(session),
             Self::Exec(options) => return options.run(session),
             Self::Create(options) => options.run(session),
+            Self::Logs(options) => options.run(session),
+            Self::Cp(options) => options.run(session),
+            Self::Diff(options) => options.run(session),
+            Self::Commit(options) => options.run(session),
+            Self::Export(options) => options.run(session),
+            Self::Import(options) => options.run(session),
             Self::Ps(options) => options.run(session),
             Self::Rm(options) => options.run(session),
             Self::Pull(options) => options.run(session),

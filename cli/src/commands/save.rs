@@ -1,14 +1,13 @@
 //! `onggi save`: writes images to an archive.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, IsTerminal};
+use std::path::PathBuf;
 
-use onggi_engine::Engine;
 use onggi_engine::image::archive::Format;
 use onggi_engine::oci::Platform;
 
 use crate::failure::Failure;
+use crate::output::file;
 use crate::session::Session;
 
 /// Write images to an archive
@@ -54,7 +53,9 @@ impl Options {
             (Layout::OciArchive, _) => Format::Oci,
         };
         match &self.output {
-            Some(path) => self.to_file(&engine, format, path),
+            Some(path) => {
+                file::write(path, |mut out| Ok(engine.save(&self.images, platform, format, &mut out)?))
+            }
             None if std::io::stdout().is_terminal() => Err(Failure::Input(
                 "cowardly refusing to save to a terminal. Use the -o flag or redirect".into(),
             )),
@@ -63,33 +64,5 @@ impl Options {
                 Ok(engine.save(&self.images, platform, format, &mut out)?)
             }
         }
-    }
-
-    /// A file appears only when it is complete; what is no regular file (a pipe, a device) is written as
-    /// it is.
-    fn to_file(&self, engine: &Engine, format: Format, path: &Path) -> Result<(), Failure> {
-        let failed = || Failure::local(format!("write {}", path.display()));
-        let special = fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-        let beside = match (special, path.file_name()) {
-            (false, Some(name)) => {
-                let mut hidden = std::ffi::OsString::from(".");
-                hidden.push(name);
-                hidden.push(format!(".{}", std::process::id()));
-                path.with_file_name(hidden)
-            }
-            _ => path.to_owned(),
-        };
-        let write = || -> Result<(), Failure> {
-            let file = File::options().write(true).create(true).truncate(true).open(&beside);
-            let mut out = BufWriter::with_capacity(1 << 20, file.map_err(failed())?);
-            engine.save(&self.images, self.platform.as_ref(), format, &mut out)?;
-            out.flush().map_err(failed())?;
-            if special { Ok(()) } else { fs::rename(&beside, path).map_err(failed()) }
-        };
-        let written = write();
-        if written.is_err() && !special {
-            let _ = fs::remove_file(&beside);
-        }
-        written
     }
 }

@@ -6,9 +6,11 @@
 //! | [`template`] | `--format` |
 //! | [`table`] | columns |
 //! | [`json`] | `inspect` |
+//! | [`file`] | archives in files |
 //! | [`human`] | sizes, ages, text that can't be trusted |
 //! | [`progress`] | transfers while they run |
 
+pub(crate) mod file;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod listing;

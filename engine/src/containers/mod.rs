@@ -18,6 +18,7 @@
 
 mod create;
 mod details;
+mod effective;
 mod foreground;
 mod mark;
 mod name;
@@ -33,5 +34,6 @@ pub(crate) use create::new_id;
 pub use details::ContainerDetails;
 pub(crate) use details::all_mount_points;
 pub(crate) use foreground::streams;
+pub(crate) use mark::Mark;
 pub use record::{ImageOfContainer, Record};
 pub use state::{Health, HealthStatus, Probe, State, Status};

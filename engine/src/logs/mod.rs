@@ -33,3 +33,21 @@ pub use entry::{Entry, Stream};
 pub use options::{Driver, Facts, LogConfig, LogOptions};
 pub use reader::{LogQuery, LogReader, LogSink};
 pub use writer::LogWriter;
+
+use crate::Engine;
+use crate::error::Result;
+
+impl Engine {
+    /// Gives what a container's program wrote to `sink`; to follow, as long as the container lives.
+    ///
+    /// # Errors
+    /// Those of finding the container; [`crate::Error::NoLog`]; a file can't be read.
+    pub fn logs(&self, container: &str, query: &LogQuery, sink: &mut dyn LogSink) -> Result<()> {
+        let details = self.container(container)?;
+        let wish = &details.record.request.log;
+        let config = LogConfig::new(wish.driver.as_deref().unwrap_or_default(), wish.options.clone())?;
+        let id = &details.record.id;
+        let reader = LogReader::new(&details.dir, id, config.driver)?;
+        reader.read(query, &mut || self.look(id).is_alive(), sink)
+    }
+}

@@ -25,7 +25,7 @@ pub use compression::{Compression, DEFAULT_ZSTD_LEVEL, Decoder, Encoder, ZstdWri
 pub use entries::{Entries, Entry, Kind};
 pub use gzip::{DEFAULT_GZIP_LEVEL, GzipWriter};
 pub use limits::*;
-pub use pack::{PackOptions, Packed, Source, pack};
+pub use pack::{PackOptions, Packed, Source, pack, pack_entry};
 pub use pax::{Time, Xattr};
 pub use sparse::{Piece, Sparse};
 pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack};

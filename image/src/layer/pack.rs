@@ -19,7 +19,7 @@
 //! Others (SELinux labels, IMA and EVM signatures) belong to the machine and are
 //! left out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufWriter, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -57,12 +57,24 @@ pub struct PackOptions {
     /// Whether the root directory gets an entry (`./`). Layers of other tools
     /// have none.
     pub root_entry: bool,
+    /// Paths that are not written, nor anything below them: without a leading slash.
+    pub leave_out: BTreeSet<Vec<u8>>,
+    /// Whether somebody may be writing to the tree. What grows is cut at the size that it had first, what
+    /// shrinks is filled up with zeros (as by GNU tar), what disappears is left out; these are counted.
+    pub live: bool,
 }
 
 impl PackOptions {
     /// Whole seconds, no clamp, no entry for the root.
     pub fn new(source: Source) -> Self {
-        Self { source, clamp_mtime: None, nanoseconds: false, root_entry: false }
+        Self {
+            source,
+            clamp_mtime: None,
+            nanoseconds: false,
+            root_entry: false,
+            leave_out: BTreeSet::new(),
+            live: false,
+        }
     }
 }
 
@@ -78,25 +90,33 @@ pub struct Packed {
     pub sockets_skipped: u64,
     /// Attributes left out, since they belong to the machine.
     pub xattrs_skipped: u64,
+    /// Files of a live tree that changed while they were read.
+    pub changed: u64,
 }
 
 /// Writes a tree as an archive. The writer gets all of it, but is not flushed to
 /// any disk.
 pub fn pack(directory: BorrowedFd<'_>, out: impl Write, options: &PackOptions) -> Result<Packed> {
-    let out = BufWriter::with_capacity(BUFFER, out);
-    let mut packer = Packer {
-        out,
-        options,
-        links: HashMap::new(),
-        report: Packed::default(),
-        path: Vec::new(),
-        buffer: vec![0; BUFFER],
-    };
+    let mut packer = Packer::new(out, options);
     packer.tree(directory)?;
-    // The end: two blocks of zeros.
-    packer.write(&[0; 2 * BLOCK])?;
-    packer.out.flush().map_err(write_error)?;
-    Ok(packer.report)
+    packer.finish()
+}
+
+/// Writes one name of a directory, with everything below it if it is one itself, as an archive in which it
+/// is called `called`.
+pub fn pack_entry(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    called: &[u8],
+    out: impl Write,
+    options: &PackOptions,
+) -> Result<Packed> {
+    let mut packer = Packer::new(out, options);
+    packer.path = called.to_vec();
+    if let Some(level) = packer.entry(directory, name)? {
+        packer.walk(level)?;
+    }
+    packer.finish()
 }
 
 const BLOCK: usize = 512;
@@ -130,7 +150,25 @@ struct Packer<'a, W: Write> {
     buffer: Vec<u8>,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl<'a, W: Write> Packer<'a, W> {
+    fn new(out: W, options: &'a PackOptions) -> Self {
+        Self {
+            out: BufWriter::with_capacity(BUFFER, out),
+            options,
+            links: HashMap::new(),
+            report: Packed::default(),
+            path: Vec::new(),
+            buffer: vec![0; BUFFER],
+        }
+    }
+
+    /// The end: two blocks of zeros.
+    fn finish(mut self) -> Result<Packed> {
+        self.write(&[0; 2 * BLOCK])?;
+        self.out.flush().map_err(write_error)?;
+        Ok(self.report)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.report.bytes += bytes.len() as u64;
         self.out.write_all(bytes).map_err(write_error)
@@ -152,7 +190,13 @@ impl<W: Write> Packer<'_, W> {
         let root =
             rustix::fs::openat(root, ".", flags, Mode::empty()).map_err(self.io("open the directory"))?;
         let stat = rustix::fs::fstat(&root).map_err(self.io("look at"))?;
-        let mut levels = vec![self.enter(root, &stat)?];
+        let root = self.enter(root, &stat)?;
+        self.walk(root)
+    }
+
+    /// Writes everything below a directory.
+    fn walk(&mut self, top: Level) -> Result<()> {
+        let mut levels = vec![top];
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.pop() else {
                 levels.pop();
@@ -166,11 +210,18 @@ impl<W: Write> Packer<'_, W> {
             if self.path.len() > MAX_PATH || levels.len() > MAX_DEPTH {
                 return Err(self.refuse(FileProblem::TooDeep));
             }
-            let parent = levels.last().map(|level| level.directory.as_fd());
-            if let Some(parent) = parent
-                && let Some(level) = self.entry(parent, &name)?
-            {
-                levels.push(level);
+            if self.options.leave_out.contains(&self.path) {
+                continue;
+            }
+            let Some(parent) = levels.last().map(|level| level.directory.as_fd()) else { break };
+            match self.entry(parent, &name) {
+                Ok(level) => levels.extend(level),
+                Err(Error::Io { source, .. })
+                    if self.options.live && source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    self.report.changed += 1;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -289,6 +340,19 @@ impl<W: Write> Packer<'_, W> {
                 Ok(n) if n > 0 && n as u64 <= left => {
                     self.write(&buffer[..n])?;
                     left -= n as u64;
+                }
+                Ok(n) if self.options.live => {
+                    self.report.changed += 1;
+                    if n > 0 {
+                        return self.write(&buffer[..usize::try_from(left).unwrap_or(0)]);
+                    }
+                    buffer.fill(0);
+                    while left > 0 {
+                        let n = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
+                        self.write(&buffer[..n])?;
+                        left -= n as u64;
+                    }
+                    return Ok(());
                 }
                 Ok(_) => return Err(self.refuse(FileProblem::Changed)),
                 Err(Errno::INTR) => {}

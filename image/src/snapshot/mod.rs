@@ -89,6 +89,14 @@ impl Snapshot {
         self
     }
 
+    /// The same with what a container changed on top, to be looked at: `dir` holds its directory `upper`. The
+    /// container may be running; then what is seen of a file that changes just now is not defined.
+    #[must_use]
+    pub fn with_changes(mut self, dir: &Path) -> Self {
+        self.layers.insert(0, dir.join(UPPER));
+        self
+    }
+
     /// Nothing written needs to survive a crash of the host: no flushes. A volatile upper directory
     /// is not mounted a second time after one.
     #[must_use]

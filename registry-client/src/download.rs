@@ -1,0 +1,68 @@
+//! A file of the web: no registry, no credentials, no cookies.
+
+use bytes::Bytes;
+use reqwest::header::LOCATION;
+use reqwest::{Method, Response, Url};
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::transport::Outgoing;
+
+/// Redirects that are followed, as curl and Go do.
+const MAX_REDIRECTS: usize = 10;
+const OPERATION: &str = "download";
+
+/// A body on its way.
+pub struct Download {
+    client: Client,
+    response: Response,
+    object: String,
+}
+
+impl Client {
+    /// Begins to download what an http or https URL names; redirects are followed, but not from https to
+    /// http.
+    ///
+    /// # Errors
+    /// The URL is none; the host can't be reached; it answers with anything but 200.
+    pub async fn download(&self, url: &str) -> Result<Download> {
+        let invalid = |problem: String| Error::Invalid { what: "URL", value: url.to_owned(), problem };
+        let mut target = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
+        let mut redirects = 0;
+        loop {
+            if !matches!(target.scheme(), "http" | "https") {
+                return Err(invalid(format!("{target} is neither http nor https")));
+            }
+            let outgoing = Outgoing::new(Method::GET, target.clone());
+            let response = self.inner.transport.send_with_retries(&outgoing, OPERATION, url).await?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(Download { client: self.clone(), response, object: url.to_owned() });
+            }
+            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+            let Some(next) = location.filter(|_| status.is_redirection()) else {
+                return Err(invalid(format!("the server answered {status}")));
+            };
+            let next =
+                target.join(next).map_err(|error| invalid(format!("it redirects to {next:?}: {error}")))?;
+            if target.scheme() == "https" && next.scheme() == "http" {
+                return Err(invalid(format!("it redirects from https to {next}")));
+            }
+            redirects += 1;
+            if redirects > MAX_REDIRECTS {
+                return Err(invalid(format!("it redirects more than {MAX_REDIRECTS} times")));
+            }
+            target = next;
+        }
+    }
+}
+
+impl Download {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// The transfer broke or stalled.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        self.client.inner.transport.next_chunk(&mut self.response, OPERATION, &self.object).await
+    }
+}
