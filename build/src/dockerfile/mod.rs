@@ -9,6 +9,7 @@
 //! Each step is a function of the one before and can be tested alone. What is read, how, and with
 //! which words it is refused is BuildKit's.
 
+pub mod excerpt;
 pub mod instruction;
 pub mod lint;
 pub mod outline;
