@@ -14,6 +14,7 @@ use crate::graph::{Device, Network, Security};
 
 pub(crate) use health::duration_text;
 pub(crate) use mount::from as mount_from;
+pub(crate) use mount::fields;
 pub use mount::{Mount, MountType};
 pub(crate) use read::instruction;
 

@@ -87,7 +87,7 @@ pub struct Mount {
 }
 
 /// Fields of one line of comma separated values.
-fn fields(text: &str, what: &'static str) -> Result<Vec<String>, Problem> {
+pub(crate) fn fields(text: &str, what: &'static str) -> Result<Vec<String>, Problem> {
     let bad = || Problem::Csv { what, text: text.to_owned() };
     let mut all = Vec::new();
     let mut rest = text;
