@@ -16,6 +16,7 @@ pub mod graph;
 pub mod ignore;
 mod images;
 mod lexical;
+pub mod sbom;
 pub mod yaml;
 
 pub use error::{Error, Result};
