@@ -100,7 +100,7 @@ fn npm(text: &str) -> Vec<Package> {
             let name =
                 entry["name"].as_str().or_else(|| path.rsplit_once("node_modules/").map(|(_, name)| name));
             let mut found = package("npm", name.filter(|name| !name.is_empty())?, entry["version"].as_str()?);
-            found.licence = entry["license"].as_str().unwrap_or_default().to_owned();
+            found.licence = entry["license"].as_str().unwrap_or_default().into();
             // The project itself is the first entry.
             (!path.is_empty()).then_some(found)
         };
@@ -145,6 +145,6 @@ fn python(text: &str) -> Vec<Package> {
     let field = |key: &str| head.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     let (Some(name), Some(version)) = (field("Name:"), field("Version:")) else { return Vec::new() };
     let mut found = package("pypi", &name.to_lowercase().replace('_', "-"), version);
-    found.licence = field("License-Expression:").or_else(|| field("License:")).unwrap_or_default().to_owned();
+    found.licence = field("License-Expression:").or_else(|| field("License:")).unwrap_or_default().into();
     vec![found]
 }

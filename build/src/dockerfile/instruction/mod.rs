@@ -13,8 +13,8 @@ use super::syntax::File;
 use crate::graph::{Device, Network, Security};
 
 pub(crate) use health::duration_text;
-pub(crate) use mount::from as mount_from;
 pub(crate) use mount::fields;
+pub(crate) use mount::from as mount_from;
 pub use mount::{Mount, MountType};
 pub(crate) use read::instruction;
 
