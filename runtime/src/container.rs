@@ -125,6 +125,7 @@ pub struct Container {
     gate: Option<OwnedFd>,
     new_keyring: bool,
     mounts: Vec<(PathBuf, OwnedFd)>,
+    no_pivot: bool,
 }
 
 impl fmt::Debug for Container {
@@ -151,6 +152,7 @@ impl Container {
             gate: None,
             new_keyring: true,
             mounts: Vec::new(),
+            no_pivot: false,
         }
     }
 
@@ -228,6 +230,14 @@ impl Container {
     #[must_use]
     pub fn mount(mut self, target: impl Into<PathBuf>, mount: OwnedFd) -> Self {
         self.mounts.push((target.into(), mount));
+        self
+    }
+
+    /// Cover the caller's root instead of pivoting away from it (`--no-pivot`): the only way on a host
+    /// whose root is its ramdisk.
+    #[must_use]
+    pub fn no_pivot(mut self, no_pivot: bool) -> Self {
+        self.no_pivot = no_pivot;
         self
     }
 
@@ -314,6 +324,7 @@ impl Container {
                 None
             },
             hooks: hooks.clone(),
+            no_pivot: self.no_pivot,
         };
         let cgroup_dir = self.cgroup.as_ref().and_then(Cgroup::clone_into);
         let clone =

@@ -141,6 +141,10 @@ impl Exec {
                 })
             })
             .map_err(Error::io("start", "a process to join the container"))?;
+        if let Some(cpus) = &plan.affinity.before {
+            rustix::thread::sched_setaffinity(Some(helper.pid), cpus)
+                .map_err(Error::io("set", "process.execCPUAffinity.initial"))?;
+        }
         // Groups first: what the container may use counts from here on.
         let joined = if self.join_cgroups { cgroup::join_like(helper.pid, self.target) } else { Ok(()) };
         let joined = joined.and_then(|()| {

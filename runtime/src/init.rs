@@ -5,6 +5,7 @@
 
 mod devices;
 mod identity;
+mod labels;
 mod masks;
 mod program;
 mod reaper;
@@ -87,6 +88,8 @@ pub(crate) struct Init<'a> {
     pub(crate) keyring: Option<CString>,
     /// Hooks that run in the container, and the state that they read.
     pub(crate) hooks: Option<Hooks>,
+    /// Leave the old root below, for hosts whose root can't be pivoted away from.
+    pub(crate) no_pivot: bool,
 }
 
 /// Runs in the child; its value is the exit status of the child where the program
@@ -116,7 +119,12 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         gate,
         keyring,
         hooks,
+        no_pivot,
     } = init;
+    if gate.is_some() {
+        // Until the start this is what others see as the container's process.
+        onggi_sys::process::set_title(c"onggi-init").map_err(failed(Stage::Handshake, ""))?;
+    }
     // First of all: whatever follows counts.
     for group in groups {
         rustix::io::write(&group, JOIN).map_err(failed(Stage::ControlGroup, ""))?;
@@ -159,7 +167,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         channel.expect(GO).map_err(failed(Stage::Handshake, ""))?;
         hooks.run(HookStage::CreateContainer, host_pid, Status::Creating).map_err(hook_report)?;
     }
-    rootfs::enter(&root, plan)?;
+    rootfs::enter(&root, plan, no_pivot)?;
     drop(root);
 
     let root = rustix::fs::open(
@@ -196,7 +204,8 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     if let Some(hooks) = &hooks {
         hooks.run(HookStage::StartContainer, host_pid, Status::Created).map_err(hook_report)?;
     }
-    identity::become_user(&plan.process, channel, plan.has_user_namespace())?;
+    program::close_descriptors(preserved)?;
+    let last = identity::become_user(&plan.process, plan.has_user_namespace())?;
     if !cwd_done {
         enter_cwd(&plan.process)?;
     }
@@ -212,9 +221,15 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     }
     let process = &plan.process;
     if with_reaper {
-        reaper::run(single, channel, || program::become_it(process, controlling, preserved))
+        identity::seal(process, &last, channel)?;
+        reaper::run(single, channel, || match program::prepare(controlling) {
+            Ok(()) => Report::Exec(program::execute(process)),
+            Err(report) => report,
+        })
     } else {
-        Err(program::become_it(process, controlling, preserved))
+        program::prepare(controlling)?;
+        identity::seal(process, &last, channel)?;
+        Err(Report::Exec(program::execute(process)))
     }
 }
 
@@ -261,8 +276,8 @@ pub(crate) fn run_process(
     preserved: u32,
     user: bool,
 ) -> Report {
-    match joined_steps(process, channel, streams, size, user) {
-        Ok(()) => program::become_it(process, size.is_some(), preserved),
+    match joined_steps(process, channel, streams, size, preserved, user) {
+        Ok(()) => Report::Exec(program::execute(process)),
         Err(report) => report,
     }
 }
@@ -272,8 +287,12 @@ fn joined_steps(
     channel: &Channel,
     streams: Streams,
     size: Option<WindowSize>,
+    preserved: u32,
     user: bool,
 ) -> Step<()> {
+    if let Some(cpus) = &process.affinity.after {
+        rustix::thread::sched_setaffinity(None, cpus).map_err(failed(Stage::Scheduling, "CPU affinity"))?;
+    }
     rustix::process::umask(rustix::fs::Mode::empty());
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let root =
@@ -289,11 +308,14 @@ fn joined_steps(
     let cwd_done = prepare_cwd(&inside, process)?;
     terminal::connect(streams, terminal.as_ref())?;
     drop(root);
-    identity::become_user(process, channel, user)?;
+    program::close_descriptors(preserved)?;
+    let last = identity::become_user(process, user)?;
     if !cwd_done {
         enter_cwd(process)?;
     }
-    check_cwd(process)
+    check_cwd(process)?;
+    program::prepare(size.is_some())?;
+    identity::seal(process, &last, channel)
 }
 
 /// Nothing that is mounted here may travel to the host. Copies of mounts that a

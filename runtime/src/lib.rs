@@ -27,6 +27,7 @@
 //! container is an [`Exec`]; an ordinary user first calls [`rootless::enter`].
 #![forbid(unsafe_code)]
 
+mod affinity;
 pub mod cgroup;
 mod channel;
 mod container;
@@ -35,6 +36,7 @@ mod error;
 mod exec;
 mod hooks;
 mod init;
+mod labels;
 mod mounts;
 pub mod oci;
 mod plan;

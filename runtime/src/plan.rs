@@ -19,7 +19,9 @@ use onggi_sys::mount::Propagation;
 use onggi_sys::process::{CStrings, Scheduling};
 use rustix::process::Resource;
 
+use crate::affinity::Affinity;
 use crate::error::{Error, Result};
+use crate::labels::{Labels, has_selinux};
 use crate::mounts::{MountPlan, clean, open_source, propagation};
 use crate::seccomp::Filter;
 
@@ -74,6 +76,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) scheduling: Option<Scheduling>,
     pub(crate) io_priority: Option<(u8, u8)>,
     pub(crate) personality: Option<u32>,
+    pub(crate) labels: Labels,
+    pub(crate) affinity: Affinity,
 }
 
 /// Strings and lists of a specification are bounded by what the kernel takes;
@@ -97,7 +101,7 @@ impl Plan {
     pub(crate) fn read(spec: &Spec, bundle: &Path, filter: Option<Filter>) -> Result<Self> {
         let none = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&none);
-        refuse(spec, linux)?;
+        refuse(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
         let mut process = ProcessPlan::read(process, filter)?;
         if let Some(personality) = linux.personality() {
@@ -206,9 +210,7 @@ impl Plan {
 }
 
 /// Fields that this host or program can't honour are refused by name.
-fn refuse(spec: &Spec, linux: &Linux) -> Result<()> {
-    let process = spec.process().as_ref();
-    let label = |value: Option<&String>| value.is_some_and(|label| !label.is_empty());
+fn refuse(linux: &Linux) -> Result<()> {
     if linux.intel_rdt().is_some() {
         return Err(Error::unsupported("linux.intelRdt", "cache allocation is not part of this runtime"));
     }
@@ -221,14 +223,13 @@ fn refuse(spec: &Spec, linux: &Linux) -> Result<()> {
             "moving host interfaces is not part of this runtime",
         ));
     }
-    if label(linux.mount_label().as_ref()) || label(process.and_then(|p| p.selinux_label().as_ref())) {
-        return Err(Error::unsupported("process.selinuxLabel", "this host has no SELinux"));
-    }
-    if label(process.and_then(|p| p.apparmor_profile().as_ref())) {
-        return Err(Error::unsupported(
-            "process.apparmorProfile",
-            "AppArmor profiles are not part of this runtime; leave the field out",
-        ));
+    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
+        let why = if has_selinux() {
+            "labels of file systems are not part of this runtime"
+        } else {
+            "this host has no SELinux"
+        };
+        return Err(Error::unsupported("linux.mountLabel", why));
     }
     Ok(())
 }
@@ -388,9 +389,6 @@ impl ProcessPlan {
             let (name, resource) = resource(limit.typ());
             rlimits.push((name, resource, limit.soft(), limit.hard()));
         }
-        if process.exec_cpu_affinity().is_some() {
-            return Err(Error::unsupported("process.execCPUAffinity", "use linux.resources.cpu.cpus"));
-        }
         Ok(Self {
             arguments: CStrings::new(arguments).map_err(nul("process.args"))?,
             environment: CStrings::new(environment).map_err(nul("process.env"))?,
@@ -409,6 +407,8 @@ impl ProcessPlan {
             scheduling: scheduling(process)?,
             io_priority: io_priority(process)?,
             personality: None,
+            labels: Labels::of(process)?,
+            affinity: Affinity::of(process)?,
         })
     }
 }

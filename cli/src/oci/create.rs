@@ -31,7 +31,7 @@ pub struct Common {
     /// Pass this many descriptors from 3 up
     #[arg(long, default_value_t = 0)]
     preserve_fds: u32,
-    /// Don't use pivot_root (not supported: it would leave the host's root reachable)
+    /// Cover the host's root instead of pivoting away from it, for hosts that run from a ramdisk
     #[arg(long)]
     no_pivot: bool,
     /// Share the session keyring of the caller
@@ -41,18 +41,14 @@ pub struct Common {
 
 impl Common {
     pub fn options(&self) -> Result<CreateOptions, onggi_runtime::Error> {
-        if self.no_pivot {
-            return Err(onggi_runtime::Error::Unsupported {
-                what: "--no-pivot".into(),
-                why: "the host's root would stay reachable".into(),
-            });
-        }
         Ok(CreateOptions {
             bundle: self.bundle.clone(),
             console_socket: self.console_socket.clone(),
             pid_file: self.pid_file.clone(),
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
+            no_pivot: self.no_pivot,
+            notify_socket: std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from),
         })
     }
 }

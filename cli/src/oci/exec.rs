@@ -38,10 +38,10 @@ pub struct Exec {
     /// File that gets the process id
     #[arg(long)]
     pid_file: Option<PathBuf>,
-    /// SELinux label (not supported)
+    /// SELinux label
     #[arg(long)]
     process_label: Option<String>,
-    /// AppArmor profile (not supported)
+    /// AppArmor profile
     #[arg(long)]
     apparmor: Option<String>,
     /// It can't gain privileges
@@ -68,16 +68,6 @@ pub struct Exec {
 
 impl Exec {
     pub fn run(&self, runtime: &Runtime) -> Outcome {
-        for (given, flag) in
-            [(self.process_label.is_some(), "--process-label"), (self.apparmor.is_some(), "--apparmor")]
-        {
-            if given {
-                return Err(Error::Unsupported {
-                    what: flag.into(),
-                    why: "this runtime has no such thing".into(),
-                });
-            }
-        }
         let process = match &self.process {
             None => None,
             Some(path) => {
@@ -119,6 +109,8 @@ impl Exec {
             preserve_fds: self.preserve_fds,
             detach: self.detach,
             groups: self.cgroup.clone(),
+            selinux_label: self.process_label.clone(),
+            apparmor_profile: self.apparmor.clone(),
         };
         let status = runtime.exec(&self.id, &options)?;
         Ok(status.map_or(0, |status| u8::try_from(status.code()).unwrap_or(u8::MAX)))

@@ -7,7 +7,7 @@ use rustix::fs::Mode;
 use rustix::process::{Gid, Rlimit, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::{Step, failed};
+use super::{Step, failed, labels};
 use crate::channel::{Channel, NOTIFY};
 use crate::error::Stage;
 use crate::plan::{Plan, ProcessPlan};
@@ -35,9 +35,16 @@ fn set_ids(uid: u32, gid: u32) -> rustix::io::Result<()> {
     set_thread_res_uid(uid, uid, uid)
 }
 
-/// The last steps that need any privilege, in the order in which each still has
-/// what it needs.
-pub(crate) fn become_user(process: &ProcessPlan, channel: &Channel, user_namespace: bool) -> Step<()> {
+/// What is still to be done after [`become_user`].
+#[derive(Debug)]
+pub(crate) struct Unsealed {
+    sets: caps::Sets,
+    /// Also has what installing a filter takes.
+    filter_needs: Option<caps::Set>,
+}
+
+/// Takes on the user, its groups, limits and capabilities.
+pub(crate) fn become_user(process: &ProcessPlan, user_namespace: bool) -> Step<Unsealed> {
     if let Some(persona) = process.personality {
         process::set_personality(persona).map_err(failed(Stage::Scheduling, "personality"))?;
     }
@@ -53,11 +60,6 @@ pub(crate) fn become_user(process: &ProcessPlan, channel: &Channel, user_namespa
         rustix::process::setrlimit(*resource, wanted)
             .map_err(failed(Stage::Rlimit, format!("{name} to {soft}:{hard}")))?;
     }
-    // Without no_new_privs only CAP_SYS_ADMIN may install a filter, so before
-    // capabilities go; with it, as late as possible.
-    if !process.no_new_privileges {
-        install_filter(process, channel)?;
-    }
     let sets = process.capabilities.unwrap_or_default();
     caps::limit_bounding(sets.bounding).map_err(failed(Stage::Capabilities, ""))?;
     rustix::thread::set_keep_capabilities(true).map_err(failed(Stage::Capabilities, ""))?;
@@ -70,26 +72,44 @@ pub(crate) fn become_user(process: &ProcessPlan, channel: &Channel, user_namespa
     }
     set_ids(process.uid, process.gid)
         .map_err(failed(Stage::Groups, format!("{}:{} (is it in the id map?)", process.uid, process.gid)))?;
-    let permitted = caps::permitted().map_err(failed(Stage::Capabilities, ""))?;
+    let own = caps::permitted().map_err(failed(Stage::Capabilities, ""))?;
     // What the caller itself lacks can't be given.
-    let inheritable = sets.inheritable.and(permitted);
-    let kept = sets.permitted.and(permitted);
-    caps::set(&caps::Sets {
+    let inheritable = sets.inheritable.and(own);
+    let permitted = sets.permitted.and(own);
+    let sets = caps::Sets {
         bounding: sets.bounding,
-        effective: sets.effective.and(kept),
-        permitted: kept,
+        effective: sets.effective.and(permitted),
+        permitted,
         inheritable,
-        ambient: sets.ambient.and(kept).and(inheritable),
-    })
-    .map_err(failed(Stage::Capabilities, ""))?;
-    if process.no_new_privileges {
-        rustix::thread::set_no_new_privs(true).map_err(failed(Stage::NoNewPrivileges, ""))?;
-        install_filter(process, channel)?;
-    }
+        ambient: sets.ambient.and(permitted).and(inheritable),
+    };
+    // Without no_new_privs only CAP_SYS_ADMIN may install a filter.
+    let filter_needs = if process.filter.is_some() && !process.no_new_privileges {
+        permitted.with("SYS_ADMIN").map(|more| more.and(own))
+    } else {
+        None
+    };
+    let now = caps::Sets { permitted: filter_needs.unwrap_or(permitted), ..sets };
+    caps::set(&now).map_err(failed(Stage::Capabilities, ""))?;
     /// What shells and distributions expect where nothing is said.
     const USUAL_UMASK: u32 = 0o022;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(USUAL_UMASK)));
-    Ok(())
+    Ok(Unsealed { sets, filter_needs })
+}
+
+/// The last steps before the program: labels, no new privileges, the filter. A filter may forbid
+/// anything, so behind it there is nothing but giving up what installing it took.
+pub(crate) fn seal(process: &ProcessPlan, last: &Unsealed, channel: &Channel) -> Step<()> {
+    labels::set(&process.labels)?;
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(failed(Stage::NoNewPrivileges, ""))?;
+        return install_filter(process, channel);
+    }
+    let Some(permitted) = last.filter_needs else { return install_filter(process, channel) };
+    let raised = caps::Sets { permitted, effective: permitted, ..last.sets };
+    caps::set(&raised).map_err(failed(Stage::Capabilities, ""))?;
+    install_filter(process, channel)?;
+    caps::set(&last.sets).map_err(failed(Stage::Capabilities, ""))
 }
 
 fn install_filter(process: &ProcessPlan, channel: &Channel) -> Step<()> {

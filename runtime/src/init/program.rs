@@ -15,15 +15,8 @@ use crate::channel::Report;
 use crate::error::{ExecProblem, Stage};
 use crate::plan::ProcessPlan;
 
-/// Replaces this process; returns only with the reason why not.
-pub(crate) fn become_it(process: &ProcessPlan, controlling: bool, preserved: u32) -> Report {
-    match prepare(controlling, preserved) {
-        Ok(()) => Report::Exec(execute(process)),
-        Err(report) => report,
-    }
-}
-
-fn prepare(controlling: bool, preserved: u32) -> Result<(), Report> {
+/// What a process sets for itself before it becomes the program: a session and a terminal, signals.
+pub(crate) fn prepare(controlling: bool) -> Result<(), Report> {
     // A session of its own: the host's terminal can't signal the container
     // behind our back, nor the container steal it.
     match rustix::process::setsid() {
@@ -35,12 +28,18 @@ fn prepare(controlling: bool, preserved: u32) -> Result<(), Report> {
             .map_err(failed(Stage::Terminal, "controlling terminal"))?;
     }
     reset_dispositions();
-    set_mask(&SignalSet::empty()).map_err(failed(Stage::Terminal, "signal mask"))?;
+    set_mask(&SignalSet::empty()).map_err(failed(Stage::Terminal, "signal mask"))
+}
+
+/// No descriptor but the standard ones and `preserved` from 3 up outlives the exec. What is opened
+/// from here on is close-on-exec by itself.
+pub(crate) fn close_descriptors(preserved: u32) -> Result<(), Report> {
     close_on_exec_from(3u32.saturating_add(preserved)).map_err(failed(Stage::Descriptors, ""))
 }
 
-/// Tries the program, in each directory of the search path if it has no slash.
-fn execute(process: &ProcessPlan) -> ExecProblem {
+/// Replaces this process by the program, sought in each directory of the search path if it has no
+/// slash; returns only with the reason why not.
+pub(crate) fn execute(process: &ProcessPlan) -> ExecProblem {
     let Some(program) = process.arguments.strings().first() else {
         return ExecProblem::Missing { program: String::new() };
     };

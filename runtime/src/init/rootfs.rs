@@ -218,14 +218,26 @@ fn copy_directory(from: BorrowedFd<'_>, into: BorrowedFd<'_>, depth: usize) -> i
 }
 
 /// Makes the new root the root of this process and lets go of the old one.
-pub(super) fn enter(root: &OwnedFd, plan: &Plan) -> Step<()> {
+///
+/// `no_pivot` is for a host that runs from its ramdisk, which the kernel can't pivot away from: the
+/// new root covers the old one, and stays a mount on top of it.
+pub(super) fn enter(root: &OwnedFd, plan: &Plan, no_pivot: bool) -> Step<()> {
     let step = || failed::<rustix::io::Errno>(Stage::PivotRoot, "");
     rustix::process::fchdir(root).map_err(step())?;
+    if no_pivot {
+        rustix::process::chroot(".").map_err(step())?;
+        rustix::process::chdir("/").map_err(step())?;
+        return propagate(plan);
+    }
     // Stacked: the old root lands on top of the new one, where the same `.`
     // names it for the unmount.
     rustix::process::pivot_root(".", ".").map_err(step())?;
     unmount(".", UnmountFlags::DETACH).map_err(step())?;
     rustix::process::chdir("/").map_err(step())?;
+    propagate(plan)
+}
+
+fn propagate(plan: &Plan) -> Step<()> {
     if let Some((propagation, recursive)) = plan.root_propagation {
         let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
         change.apply(CWD, c"/").map_err(failed(Stage::Propagation, "/"))?;

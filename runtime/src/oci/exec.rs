@@ -17,7 +17,7 @@ use crate::shield::shield;
 /// Options of `exec`. What is not said is as in the container's own process.
 #[derive(Clone, Debug, Default)]
 pub struct ExecOptions {
-    /// The whole process; the fields below but the last five are then ignored.
+    /// The whole process; the fields below, up to the terminal, are then ignored.
     pub process: Option<Process>,
     /// Command and arguments.
     pub args: Vec<String>,
@@ -43,6 +43,10 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// Descriptors from 3 up that the process inherits.
     pub preserve_fds: u32,
+    /// SELinux label.
+    pub selinux_label: Option<String>,
+    /// AppArmor profile.
+    pub apparmor_profile: Option<String>,
     /// Return when it runs.
     pub detach: bool,
     /// Groups below the container's, which it joins.
@@ -121,6 +125,12 @@ fn assemble(mut process: Process, options: &ExecOptions) -> Process {
     }
     if let Some(no_new_privileges) = options.no_new_privileges {
         process.set_no_new_privileges(Some(no_new_privileges));
+    }
+    if options.selinux_label.is_some() {
+        process.set_selinux_label(options.selinux_label.clone());
+    }
+    if options.apparmor_profile.is_some() {
+        process.set_apparmor_profile(options.apparmor_profile.clone());
     }
     if !options.capabilities.is_empty() {
         let mut sets = process.capabilities().clone().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, MountBuilder, Spec};
 use onggi_oci::ErrorKind;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
@@ -35,6 +35,10 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// Share the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Cover the host's root instead of pivoting away from it.
+    pub no_pivot: bool,
+    /// The service manager's socket (`NOTIFY_SOCKET`), which the program gets too.
+    pub notify_socket: Option<PathBuf>,
 }
 
 /// How long `delete --force` waits for a killed process.
@@ -84,11 +88,14 @@ impl Runtime {
         &self,
         id: &str,
         options: &CreateOptions,
-        spec: Spec,
+        mut spec: Spec,
         bundle: &Path,
         directory: &Path,
         attached: bool,
     ) -> Result<Process> {
+        if let Some(socket) = &options.notify_socket {
+            notify_through(&mut spec, socket)?;
+        }
         let text =
             serde_json::to_vec(&spec).map_err(|error| Error::invalid("config.json", error.to_string()))?;
         std::fs::write(directory.join("config.json"), text)
@@ -118,6 +125,7 @@ impl Runtime {
             .die_with_parent(false)
             .preserve_descriptors(options.preserve_fds)
             .new_keyring(!options.no_new_keyring)
+            .no_pivot(options.no_pivot)
             .gate(gate);
         if let Some(cgroup) = cgroup {
             container = container.cgroup(cgroup);
@@ -346,6 +354,30 @@ impl Runtime {
             None => Err(Error::unsupported("update", "the container has no control group")),
         }
     }
+}
+
+/// Where a container finds the service manager's socket.
+const NOTIFY_SOCKET: &str = "/run/notify/notify.sock";
+
+/// Gives the program the socket by which it tells the service manager that it is ready
+/// (sd_notify(3)). The manager knows it by its control group (`NotifyAccess=all`).
+fn notify_through(spec: &mut Spec, socket: &Path) -> Result<()> {
+    if !socket.is_absolute() {
+        return Err(Error::unsupported(
+            format!("NOTIFY_SOCKET={}", socket.display()),
+            "only a path can be handed on to a container, no abstract address",
+        ));
+    }
+    let mount = MountBuilder::default().destination(NOTIFY_SOCKET).typ("bind").source(socket);
+    let mount = mount.options(vec!["bind".to_owned()]).build();
+    let mount = mount.map_err(|error| Error::invalid("NOTIFY_SOCKET", error.to_string()))?;
+    spec.set_mounts(Some(spec.mounts().iter().flatten().cloned().chain([mount]).collect()));
+    if let Some(process) = spec.process_mut() {
+        let others = process.env().iter().flatten().filter(|one| !one.starts_with("NOTIFY_SOCKET=")).cloned();
+        let env = others.chain([format!("NOTIFY_SOCKET={NOTIFY_SOCKET}")]).collect();
+        process.set_env(Some(env));
+    }
+    Ok(())
 }
 
 /// The control group of a container. Root's container with the host's user ids could make any device
