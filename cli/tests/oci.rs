@@ -3,82 +3,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+#[path = "support/bundle.rs"]
+mod support;
 
-use onggi_testkit::needs;
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-struct Bundle(TempDir);
-
-/// A bundle of busybox that runs `args`; `None` (a skip) where that can't be.
-fn bundle(args: &[&str]) -> Option<Bundle> {
-    if needs::root().is_missing() || needs::programs(&["busybox"]).is_missing() {
-        return None;
-    }
-    let folder = tempfile::Builder::new().prefix("onggi-oci.").tempdir_in("/var/tmp").unwrap();
-    let bundle = Bundle(folder);
-    let bin = bundle.path().join("rootfs/bin");
-    std::fs::create_dir_all(&bin).unwrap();
-    std::fs::copy(needs::find_program("busybox").unwrap(), bin.join("busybox")).unwrap();
-    for name in ["sh", "sleep", "cat", "id", "true", "echo"] {
-        symlink("busybox", bin.join(name)).unwrap();
-    }
-    assert!(bundle.oci(&["spec", "--bundle", bundle.path().to_str().unwrap()]).status.success());
-    bundle.change(|config| {
-        config["process"]["terminal"] = json!(false);
-        config["process"]["args"] = json!(args);
-        config["root"]["readonly"] = json!(false);
-    });
-    Some(bundle)
-}
-
-impl Bundle {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn state(&self) -> PathBuf {
-        self.path().join("state")
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Value)) {
-        let path = self.path().join("config.json");
-        let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        change(&mut config);
-        std::fs::write(&path, config.to_string()).unwrap();
-    }
-
-    fn oci(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onggi"));
-        command.arg("oci").arg("--root").arg(self.state()).args(arguments).current_dir(self.path());
-        // Into files: a container that inherits a pipe would keep it open.
-        let (out, err) = (self.path().join("out"), self.path().join("err"));
-        let file = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
-        let status = command.stdin(Stdio::null()).stdout(file(&out)).stderr(file(&err)).status().unwrap();
-        Output { status, stdout: std::fs::read(out).unwrap(), stderr: std::fs::read(err).unwrap() }
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.oci(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn fails(&self, arguments: &[&str], code: i32, words: &str) {
-        let output = self.oci(arguments);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-        assert!(text.contains(words), "{words:?} not in {text}");
-    }
-
-    fn status(&self, id: &str) -> String {
-        let state: Value = serde_json::from_str(&self.succeeds(&["state", id])).unwrap();
-        state["status"].as_str().unwrap().to_owned()
-    }
-}
+use support::bundle;
 
 #[test]
 fn the_life_of_a_container() {

@@ -40,8 +40,8 @@ pub struct Common {
 }
 
 impl Common {
-    pub fn options(&self) -> Result<CreateOptions, onggi_runtime::Error> {
-        Ok(CreateOptions {
+    pub fn options(&self) -> CreateOptions {
+        CreateOptions {
             bundle: self.bundle.clone(),
             console_socket: self.console_socket.clone(),
             pid_file: self.pid_file.clone(),
@@ -49,13 +49,13 @@ impl Common {
             no_new_keyring: self.no_new_keyring,
             no_pivot: self.no_pivot,
             notify_socket: std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from),
-        })
+        }
     }
 }
 
 impl Create {
     pub fn run(&self, runtime: &Runtime) -> Outcome {
-        runtime.create(&self.id, &self.common.options()?)?;
+        runtime.create(&self.id, &self.common.options())?;
         Ok(0)
     }
 }

@@ -23,7 +23,7 @@ pub struct Run {
 
 impl Run {
     pub fn run(&self, runtime: &Runtime) -> Outcome {
-        let status = runtime.run(&self.id, &self.common.options()?, self.detach, self.keep)?;
+        let status = runtime.run(&self.id, &self.common.options(), self.detach, self.keep)?;
         Ok(status.map_or(0, |status| u8::try_from(status.code()).unwrap_or(u8::MAX)))
     }
 }
