@@ -10,6 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser};
 
+use crate::attached;
 use crate::commands::{Command, RunOptions};
 use crate::failure::Failure;
 use crate::session::{GlobalOptions, Session};
@@ -35,7 +36,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<(Session, Comm
     if words.get(1).is_some_and(|word| word == "run") {
         return parse_run(words);
     }
-    let matches = command_line().try_get_matches_from(words)?;
+    let command = command_line();
+    let words = attached::detach(&command, words);
+    let matches = command.try_get_matches_from(words)?;
     let arguments = Arguments::from_arg_matches(&matches)?;
     Ok((Session::new(arguments.global), arguments.command))
 }
@@ -44,7 +47,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<(Session, Comm
 fn parse_run(words: Vec<OsString>) -> Result<(Session, Command), Failure> {
     let run = RunOptions::augment_args(ClapCommand::new("run"));
     let command = GlobalOptions::augment_args(ClapCommand::new("onggi")).subcommand(run);
-    let matches = with_docker_switches(command).try_get_matches_from(words)?;
+    let command = with_docker_switches(command);
+    let words = attached::detach(&command, words);
+    let matches = command.try_get_matches_from(words)?;
     let global = GlobalOptions::from_arg_matches(&matches)?;
     let run = matches.subcommand_matches("run").map(RunOptions::from_arg_matches).transpose()?;
     // The caller saw the word, so clap saw it too.

@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "a binary has no public interface")]
 
 mod arguments;
+mod attached;
 mod commands;
 mod failure;
 mod oci;

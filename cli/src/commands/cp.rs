@@ -52,7 +52,8 @@ impl Options {
                     let target = local(&self.target)?;
                     session.engine()?.copy_from(container, path, LocalEnd::Path(&target), options)?
                 };
-                self.tell(session, quiet, bytes)
+                self.tell(session, quiet, bytes);
+                Ok(())
             }
             (None, Some((container, path))) => {
                 let engine = session.engine()?;
@@ -63,17 +64,16 @@ impl Options {
                     let source = local(&self.source)?;
                     engine.copy_into(LocalEnd::Path(&source), container, path, options)?
                 };
-                self.tell(session, quiet, bytes)
+                self.tell(session, quiet, bytes);
+                Ok(())
             }
         }
     }
 
-    fn tell(&self, session: &Session, quiet: bool, bytes: u64) -> Result<(), Failure> {
-        if quiet {
-            return Ok(());
+    fn tell(&self, session: &Session, quiet: bool, bytes: u64) {
+        if !quiet {
+            session.note(&format!("Successfully copied {} to {}", human::short_size(bytes), self.target));
         }
-        session.note(&format!("Successfully copied {} to {}", human::short_size(bytes), self.target));
-        Ok(())
     }
 }
 

@@ -28,7 +28,7 @@ pub enum Command {
     /// Show how an image came to be
     History(history::Options),
     /// Show everything about images
-    Inspect(inspect::Options),
+    Inspect(inspect::Image),
     /// Write images to an archive
     Save(save::Options),
     /// Read images from an archive

@@ -2,6 +2,7 @@
 
 mod commit;
 mod completion;
+mod container;
 mod cp;
 mod create;
 mod diff;
@@ -86,6 +87,9 @@ pub enum Command {
     Login(login::Options),
     /// Log out of a registry
     Logout(logout::Options),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(container::Command),
     /// Manage images
     #[command(subcommand)]
     Image(image::Command),
@@ -111,6 +115,7 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(options) => return options.run(session),
+            Self::Container(command) => return command.run(session),
             Self::Exec(options) => return options.run(session),
             Self::Create(options) => options.run(session),
             Self::Logs(options) => options.run(session),

@@ -31,6 +31,15 @@ pub use commit::CommitRequest;
 pub use copy::{CopyFault, CopyOptions, LocalEnd};
 pub use import::ImportRequest;
 
+/// How much space a container takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// What it changed.
+    pub own: u64,
+    /// All its files.
+    pub total: u64,
+}
+
 impl Engine {
     /// What a container changed of its image's files, sorted by path.
     ///
@@ -46,6 +55,16 @@ impl Engine {
         let xattr = self.authority()?.overlay_xattr;
         let lower = Snapshot::new(&layers, xattr).mount(None)?;
         changes::compare(upper(details)?.as_fd(), lower.as_fd(), xattr)
+    }
+
+    /// How much space a container takes: bytes on disk of what it changed, and with the files of its image.
+    ///
+    /// # Errors
+    /// A layer is missing; a file can't be looked at.
+    pub fn container_size(&self, details: &ContainerDetails) -> Result<Size> {
+        let layers = self.layers_of(&details.record)?;
+        let own = onggi_image::store::disk_usage(&details.dir.join("upper"))?;
+        Ok(Size { own, total: own + layers.iter().map(|layer| layer.record.bytes).sum::<u64>() })
     }
 
     /// Writes all files of a container as an archive, without its volumes.

@@ -43,6 +43,8 @@ pub struct Security {
     pub privileged: bool,
     /// Devices that may be used beyond those that are there.
     pub device_rules: Vec<LinuxDeviceCgroup>,
+    /// Each `--security-opt` as it was given, for whoever looks.
+    pub options: Vec<String>,
 }
 
 impl Security {
@@ -76,6 +78,7 @@ impl Security {
                 ));
             }
         }
+        self.options.push(text.into());
         Ok(())
     }
 

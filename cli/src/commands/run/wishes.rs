@@ -188,7 +188,7 @@ impl Wishes {
             entrypoint: self.entrypoint.map(|e| if e.is_empty() { vec![] } else { vec![e] }),
             env: environment::collect(&self.env_file, self.env)?,
             group_add: self.group_add,
-            hostname: self.hostname,
+            hostname: self.hostname.filter(|name| !name.is_empty()),
             domainname: self.domainname,
             init: self.init,
             streams,
