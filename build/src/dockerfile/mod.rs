@@ -23,6 +23,6 @@ pub mod words;
 pub use problem::{Diagnostic, Lines, Problem};
 
 /// The largest Dockerfile in bytes. Generated ones reach some hundred kilobytes.
-pub const MAX_DOCKERFILE: u64 = 16 << 20;
+pub const MAX_DOCKERFILE: u64 = 4 << 20;
 /// The most stages in one Dockerfile. The largest in public use have about fifty.
-pub const MAX_STAGES: usize = 4096;
+pub const MAX_STAGES: usize = 2048;

@@ -97,6 +97,14 @@ pub(crate) struct Defined {
 }
 
 impl Capture {
+    /// How many bytes a copy of it has, about.
+    pub(crate) fn size(&self) -> usize {
+        /// A name, a place in the tree, lines.
+        const ENTRY: usize = 160;
+        let texts = self.defined.values().map(|defined| defined.value.len()).sum::<usize>();
+        texts + ENTRY * (self.defined.len() + self.used.len())
+    }
+
     pub(crate) fn mark_used(&mut self, name: &str) {
         if !self.used.iter().any(|known| known == name) {
             self.used.push(name.to_owned());

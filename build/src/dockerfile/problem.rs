@@ -612,6 +612,20 @@ pub enum Problem {
         /// The limit.
         limit: usize,
     },
+    /// More variables than anybody sets, whose number makes each look-up slow.
+    #[error("there are {count} variables, more than the limit of {limit}")]
+    VariableCount {
+        /// How many.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Stages that take over more and more from each other.
+    #[error("what the stages take over from each other has more than {limit} bytes")]
+    Inherited {
+        /// The limit.
+        limit: usize,
+    },
     /// A heredoc with an instruction that has none.
     #[error("parsing produced an invalid run command: {command}")]
     RunHeredoc {

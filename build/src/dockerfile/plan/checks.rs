@@ -12,6 +12,8 @@ use crate::dockerfile::quote::quoted;
 use crate::dockerfile::words::{Expanded, Variables};
 use crate::lexical::clean;
 
+/// Among how many variables the one that was meant is looked for: each is compared.
+const MAX_SUGGESTED: usize = 1000;
 /// Words of names whose values should not be seen.
 const SECRETS: [&str; 10] =
     ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
@@ -87,6 +89,9 @@ pub(super) fn default_bases(
 impl Planner<'_> {
     /// Variables of `FROM` that nobody declared.
     pub(super) fn check_from(&mut self, missing: &[String], capture: &Capture, lines: Lines) {
+        if missing.is_empty() {
+            return;
+        }
         let known: Vec<&str> =
             capture.defined.keys().map(String::as_str).chain(self.globals.names()).collect();
         for name in missing.iter().filter(|name| !known.contains(&name.as_str())) {
@@ -175,7 +180,8 @@ pub(super) fn undefined(
             continue;
         }
         let mut detail = format!("Usage of undefined variable '${name}'");
-        if let Some(meant) = similar(name, variables.names(), false) {
+        let few = variables.names().count() <= MAX_SUGGESTED;
+        if let Some(meant) = similar(name, variables.names().filter(|_| few), false) {
             detail.push_str(&format!(" (did you mean ${meant}?)"));
         }
         linter.warn(Rule::UndefinedVar, lines, detail);

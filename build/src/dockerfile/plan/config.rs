@@ -21,6 +21,8 @@ type Result<T> = std::result::Result<T, Diagnostic>;
 const COMMENT: &str = "buildkit.dockerfile.v0";
 /// The most bytes of variables in one stage: a config that holds them is refused beyond that.
 const MAX_VARIABLES: usize = 4 << 20;
+/// The most variables and arguments of one stage.
+const MAX_VARIABLE_COUNT: usize = 2000;
 
 /// Signals by name (signal(7), amd64), as `STOPSIGNAL` takes them.
 const SIGNALS: [&str; 35] = [
@@ -237,6 +239,12 @@ impl Planner<'_> {
     }
 
     fn refuse_too_many_variables(&self, index: usize, instruction: &Instruction) -> Result<()> {
+        let state = &self.states[index];
+        let count = state.variables.names().count() + state.arguments.len();
+        if count > MAX_VARIABLE_COUNT {
+            let problem = Problem::VariableCount { count, limit: MAX_VARIABLE_COUNT };
+            return Err(Diagnostic::at(problem, instruction.lines).with_word(instruction.name.as_str()));
+        }
         let size = self.states[index].variables.iter().map(|(name, value)| name.len() + value.len()).sum();
         if size > MAX_VARIABLES {
             let problem = Problem::TooManyVariables { size, limit: MAX_VARIABLES };

@@ -212,6 +212,8 @@ fn attempt(
         ignore: Ignore::new(&options.ignore).map_err(|error| Diagnostic::whole(Problem::Ignore(error)))?,
         states: Vec::new(),
         by_name: BTreeMap::new(),
+        images_by_name: BTreeMap::new(),
+        inherited: 0,
         build_args: options.build_args.clone(),
         context: None,
         empty: None,
@@ -236,6 +238,10 @@ struct Planner<'a> {
     by_name: BTreeMap<String, usize>,
     /// `--build-arg`, with `SOURCE_DATE_EPOCH` as it came out.
     build_args: BTreeMap<String, String>,
+    /// Images that are only copied from.
+    images_by_name: BTreeMap<String, usize>,
+    /// Bytes that stages took over from their bases.
+    inherited: usize,
     /// The vertex of the build context.
     context: Option<VertexId>,
     /// The vertex of an empty filesystem.

@@ -128,6 +128,15 @@ impl State {
         self.arguments.clone_from(&base.arguments);
     }
 
+    /// How many bytes [`State::inherit`] copies, about.
+    pub(super) fn size(&self) -> usize {
+        let history = self.config.history.iter().filter_map(|entry| entry.created_by.as_ref());
+        let labels = self.config.config.labels.iter().map(|(name, value)| name.len() + value.len());
+        let variables = self.variables.iter().map(|(name, value)| 2 * (name.len() + value.len()));
+        let volumes = self.config.config.volumes.iter().chain(&self.config.config.exposed_ports);
+        history.map(String::len).chain(labels).chain(variables).chain(volumes.map(String::len)).sum()
+    }
+
     /// Takes over the environment, directory and user of the config.
     pub(super) fn enter(&mut self, platform: &Platform) {
         let platform = self.platform.get_or_insert_with(|| platform.clone());

@@ -18,6 +18,11 @@ use crate::images::ResolvedImage;
 /// Names that people mean, for "did you mean".
 const COMMON_IMAGES: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
 
+/// The most bytes that stages take over from each other, all together.
+const MAX_INHERITED: usize = 256 << 20;
+/// How many images are asked for at once: a registry takes no more of one client either.
+const MAX_QUESTIONS: usize = 8;
+
 type Result<T> = std::result::Result<T, Diagnostic>;
 
 impl Planner<'_> {
@@ -87,6 +92,7 @@ impl Planner<'_> {
 
         let context = stage.name.as_deref().and_then(|name| self.named_context(name, platform.as_ref()));
         let name = stage.name.clone();
+        self.take_over(capture.size(), stage.lines)?;
         let mut state = State::new(stage, capture.clone());
         state.platform = platform;
         state.no_cache = match &self.options.no_cache {
@@ -106,7 +112,10 @@ impl Planner<'_> {
             state.base = self.by_name.get(&state.stage.base).copied();
             if let Some(base) = state.base {
                 // A stage sees what its base declared.
-                state.capture = self.states[base].capture.clone();
+                let capture = &self.states[base].capture;
+                let size = capture.size();
+                state.capture = capture.clone();
+                self.take_over(size, state.stage.lines)?;
             }
             for name in &used {
                 state.capture.mark_used(name);
@@ -121,6 +130,15 @@ impl Planner<'_> {
             self.by_name.insert(name, self.states.len());
         }
         self.states.push(state);
+        Ok(())
+    }
+
+    /// Counts what a stage takes over.
+    fn take_over(&mut self, size: usize, lines: Lines) -> Result<()> {
+        self.inherited += size;
+        if self.inherited > MAX_INHERITED {
+            return Err(Diagnostic::at(Problem::Inherited { limit: MAX_INHERITED }, lines));
+        }
         Ok(())
     }
 
@@ -202,10 +220,15 @@ impl Planner<'_> {
                         Diagnostic::at(Problem::StageIndex { index: number }, lines).with_word(name.as_str())
                     })?
                 }
-                _ => self.by_name.get(&name.to_lowercase()).copied().unwrap_or_else(|| {
-                    self.states.push(State::image(&name, lines));
-                    self.states.len() - 1
-                }),
+                _ => {
+                    let known = self.by_name.get(&name.to_lowercase()).or(self.images_by_name.get(&name));
+                    known.copied().unwrap_or_else(|| {
+                        let new = self.states.len();
+                        self.states.push(State::image(&name, lines));
+                        self.images_by_name.insert(name, new);
+                        new
+                    })
+                }
             };
             self.states[index].needs.push((source, lines));
             sources.push(Some(source));
@@ -358,20 +381,27 @@ impl Planner<'_> {
         }
 
         let images = self.images;
-        let answers: Vec<crate::Result<ResolvedImage>> = match questions.as_slice() {
-            [] => Vec::new(),
-            [(source, platform)] => vec![images.resolve(source, platform)],
-            many => std::thread::scope(|scope| {
-                let threads: Vec<_> = many
+        let mut answers: Vec<crate::Result<ResolvedImage>> = Vec::new();
+        for some in questions.chunks(MAX_QUESTIONS) {
+            if let [(source, platform)] = some {
+                answers.push(images.resolve(source, platform));
+                continue;
+            }
+            answers.extend(std::thread::scope(|scope| {
+                let threads: Vec<_> = some
                     .iter()
                     .map(|(source, platform)| scope.spawn(move || images.resolve(source, platform)))
                     .collect();
-                threads
-                    .into_iter()
-                    .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                    .collect()
-            }),
-        };
+                let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                threads.into_iter().map(join).collect::<Vec<_>>()
+            }));
+            // What was not answered is not asked for further.
+            if answers.iter().any(std::result::Result::is_err) {
+                break;
+            }
+        }
         for (((source, platform), key), answer) in questions.into_iter().zip(keys).zip(answers) {
             let stages = asked.remove(&key).unwrap_or_default();
             match answer {
@@ -478,6 +508,8 @@ impl Planner<'_> {
         }
         if let Some(base) = self.states[index].base {
             // A base comes before what is from it.
+            let size = self.states.get(base).map_or(0, State::size);
+            self.take_over(size, self.states[index].stage.lines)?;
             let (before, after) = self.states.split_at_mut(index);
             if let (Some(base), Some(state)) = (before.get(base), after.first_mut()) {
                 state.inherit(base);
@@ -525,11 +557,13 @@ impl Planner<'_> {
     /// What the target and all that it needs takes, each stage after the one that needs it.
     fn outline(&self, target: usize) -> Outline {
         let mut order = vec![target];
+        let mut seen = vec![false; self.states.len()];
+        seen[target] = true;
         let mut next = 0;
         while let Some(&index) = order.get(next) {
             let state = &self.states[index];
             for need in state.base.into_iter().chain(state.needs.iter().map(|(need, _)| *need)) {
-                if !order.contains(&need) {
+                if !std::mem::replace(&mut seen[need], true) {
                     order.push(need);
                 }
             }

@@ -231,6 +231,31 @@ fn refusals_are_buildkits() {
     }
 }
 
+#[test]
+fn what_grows_has_a_limit() {
+    let many = |line: &str, count: usize| format!("FROM busybox\n{}", line.repeat(count));
+    assert_eq!(
+        refusal(&many("FROM busybox\n", MAX_STAGES)),
+        "there are 2049 stages, more than the limit of 2048"
+    );
+    let variables: String = (0..2100).map(|n| format!("ENV v{n}=1\n")).collect();
+    assert!(
+        refusal(&format!("FROM busybox\n{variables}")).contains("variables, more than the limit of 2000")
+    );
+    let doubled = "ENV x=$x$x$x$x\n".repeat(12);
+    assert!(
+        refusal(&format!("FROM busybox\nENV x=0123456789\n{doubled}"))
+            .contains("more than the limit of 4194304")
+    );
+    let long = format!("LABEL l={}\n", "a".repeat(60_000)).repeat(20);
+    let stages: String = (1..300).map(|n| format!("FROM s{} AS s{n}\n", n - 1)).collect();
+    let said = refusal(&format!("FROM busybox AS s0\n{long}{stages}"));
+    assert_eq!(said, "what the stages take over from each other has more than 268435456 bytes");
+    // Each image is asked for once, however often it is copied from.
+    let (_, graph) = planned(&many("COPY --from=other /a /b\n", 500));
+    assert_eq!(graph.vertices.iter().filter(|vertex| matches!(vertex.op, Op::Image(_))).count(), 2);
+}
+
 proptest::proptest! {
     #[test]
     fn nothing_panics(lines in proptest::collection::vec(
