@@ -403,6 +403,68 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+
+    /// A build file that makes no sense.
+    #[error("failed to solve: {diagnostic}")]
+    Dockerfile {
+        /// Its name.
+        file: String,
+        /// Its text.
+        text: String,
+        /// What is wrong, and where.
+        diagnostic: Box<onggi_build::dockerfile::Diagnostic>,
+    },
+    /// A build that failed.
+    #[error("failed to solve: {source}")]
+    Build {
+        /// The step and the reason.
+        source: Box<onggi_build::Error>,
+        /// The build file's name.
+        file: String,
+        /// The build file's text.
+        text: String,
+    },
+    /// Something about files of a build, outside of its steps.
+    #[error(transparent)]
+    Builder(#[from] onggi_build::Error),
+    /// A build file that cannot be used.
+    #[error("{file}: {problem}")]
+    BuildFile {
+        /// Its name.
+        file: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A context that cannot be used.
+    #[error("unable to prepare context: path {path:?}: {source}")]
+    Context {
+        /// As given.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A repository that cannot be had.
+    #[error("failed to get the repository {remote}: {words}")]
+    Git {
+        /// The repository.
+        remote: String,
+        /// What git said.
+        words: String,
+    },
+    /// A mount of a build step.
+    #[error("cannot mount {} for the step: {source}", target.display())]
+    StepMount {
+        /// Where.
+        target: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A build without logs.
+    #[error("No such build: {name}")]
+    NoBuild {
+        /// As given.
+        name: String,
+    },
 }
 
 /// IDs as people read them.
@@ -430,6 +492,11 @@ impl Error {
     /// The class of this failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Build { source, .. } => source.kind(),
+            Self::Builder(source) => source.kind(),
+            Self::Dockerfile { .. } | Self::BuildFile { .. } => ErrorKind::Invalid,
+            Self::Context { .. } | Self::Git { .. } | Self::NoBuild { .. } => ErrorKind::NotFound,
+            Self::StepMount { .. } => ErrorKind::Io,
             Self::Oci(error) | Self::ImageConfig { source: error, .. } => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Registry(error) => error.kind(),

@@ -12,6 +12,7 @@
 
 mod archives;
 mod authority;
+pub mod build;
 mod error;
 pub mod filesystem;
 mod images;

@@ -157,6 +157,9 @@ fn plan(store: &Store, reference: &Reference, request: &PushRequest) -> Result<P
     if target.media_type.is_manifest() {
         return of_image(store, &store.image(&target, None)?, None);
     }
+    for image in store.images_of(&target)? {
+        store.restore_blobs(&image)?;
+    }
     let mut parts = Parts::default();
     parts.collect(store, &target)?;
     if parts.missing.is_empty() {
@@ -186,6 +189,7 @@ fn plan(store: &Store, reference: &Reference, request: &PushRequest) -> Result<P
 }
 
 fn of_image(store: &Store, image: &Image, note: Option<String>) -> Result<Plan> {
+    store.restore_blobs(image)?;
     let size = store.blob_size(&image.manifest_digest)?.unwrap_or_default();
     let blobs: BTreeMap<_, _> =
         blobs_of(image.manifest.layers.iter().chain([&image.manifest.config])).collect();

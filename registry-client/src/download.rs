@@ -1,7 +1,7 @@
 //! A file of the web: no registry, no credentials, no cookies.
 
 use bytes::Bytes;
-use reqwest::header::LOCATION;
+use reqwest::header::{LAST_MODIFIED, LOCATION};
 use reqwest::{Method, Response, Url};
 
 use crate::client::Client;
@@ -58,6 +58,11 @@ impl Client {
 }
 
 impl Download {
+    /// When the file was last changed, as the server wrote it (RFC 9110, `Last-Modified`).
+    pub fn modified(&self) -> Option<&str> {
+        self.response.headers().get(LAST_MODIFIED)?.to_str().ok()
+    }
+
     /// The next bytes; `None` at the end.
     ///
     /// # Errors

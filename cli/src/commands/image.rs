@@ -1,6 +1,6 @@
 //! `onggi image`: the group of commands about images.
 
-use super::{history, images, inspect, load, pull, push, rmi, save, tag};
+use super::{build, history, images, inspect, load, pull, push, rmi, save, tag};
 use crate::failure::Failure;
 use crate::session::Session;
 use onggi_engine::image::store::{ImageSummary, PruneOptions};
@@ -14,6 +14,8 @@ pub enum Command {
     /// List images
     #[command(visible_alias = "list")]
     Ls(images::Options),
+    /// Build an image from a build file
+    Build(Box<build::Options>),
     /// Download an image from a registry
     Pull(pull::Options),
     /// Upload an image to a registry
@@ -39,6 +41,7 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Ls(options) => options.run(session),
+            Self::Build(options) => options.run(session),
             Self::Pull(options) => options.run(session),
             Self::Push(options) => options.run(session),
             Self::Rm(options) => options.run(session),

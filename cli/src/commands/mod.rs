@@ -1,5 +1,7 @@
 //! The subcommands, one file each: its options, and what it does with the engine.
 
+mod build;
+mod builder;
 mod commit;
 mod completion;
 mod container;
@@ -65,6 +67,11 @@ pub enum Command {
     Ps(ps::Options),
     /// Remove containers
     Rm(rm::Options),
+    /// Build an image from a build file
+    Build(Box<build::Options>),
+    /// Manage builds
+    #[command(subcommand)]
+    Builder(builder::Command),
     /// Download an image from a registry
     Pull(pull::Options),
     /// Upload an image to a registry
@@ -126,6 +133,8 @@ impl Command {
             Self::Import(options) => options.run(session),
             Self::Ps(options) => options.run(session),
             Self::Rm(options) => options.run(session),
+            Self::Build(options) => options.run(session),
+            Self::Builder(command) => command.run(session),
             Self::Pull(options) => options.run(session),
             Self::Push(options) => options.run(session),
             Self::Images(options) => options.run(session),

@@ -30,7 +30,7 @@ mod state;
 mod sweep;
 
 pub use create::ProgressSource;
-pub(crate) use create::new_id;
+pub(crate) use create::{new_id, random};
 pub use details::ContainerDetails;
 pub(crate) use details::all_mount_points;
 pub(crate) use foreground::streams;

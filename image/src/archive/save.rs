@@ -115,6 +115,7 @@ impl Store {
             self.reach(&target, 0, &mut plan.blobs)?;
             // The chosen image at least must be whole.
             let image = &item.image;
+            self.restore_blobs(image)?;
             plan.blobs.insert(image.manifest_digest.clone());
             plan.blobs.insert(image.id.clone());
             plan.blobs.extend(image.layers().map(|l| l.blob.digest.clone()));

@@ -86,6 +86,10 @@ pub struct Packed {
     pub entries: u64,
     /// Bytes of the archive.
     pub bytes: u64,
+    /// Bytes of the regular files, which listings show as size.
+    pub file_bytes: u64,
+    /// The largest user or group ID.
+    pub max_id: u32,
     /// Sockets left out.
     pub sockets_skipped: u64,
     /// Attributes left out, since they belong to the machine.
@@ -389,6 +393,8 @@ impl<'a, W: Write> Packer<'a, W> {
         link: &[u8],
         xattrs: Vec<Xattr>,
     ) -> Result<()> {
+        self.report.file_bytes += size;
+        self.report.max_id = self.report.max_id.max(stat.st_uid).max(stat.st_gid);
         let mut header = Header::new_ustar();
         let mut records = Vec::new();
         header.set_entry_type(kind);

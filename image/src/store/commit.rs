@@ -58,6 +58,11 @@ impl Pending {
         self.layer.as_ref().map(StagedLayer::dir)
     }
 
+    /// The tree of its layer, if it has one: until it is published.
+    pub fn layer_tree(&self) -> Option<PathBuf> {
+        self.layer_dir().map(|dir| dir.join(super::layer::TREE))
+    }
+
     /// The diff ID of its layer, if it has one.
     pub fn diff_id(&self) -> Option<&DiffId> {
         self.layer.as_ref().map(|l| &l.diff_id)
@@ -130,6 +135,17 @@ impl Store {
                 blob.file.sync_all().map_err(|e| Error::io("flush the blob", &blob.path, e))?;
             }
         }
+        self.place(pending)
+    }
+
+    /// Makes durable all that was written before, also by other processes: the first half of
+    /// [`Store::publish`], for who can do something else meanwhile.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.committer.flush(&self.ingest_dir())
+    }
+
+    /// The second half of [`Store::publish`]: puts what was flushed in its place.
+    pub fn place(&self, pending: Vec<Pending>) -> Result<()> {
         for layer in pending.iter().filter_map(|p| p.layer.as_ref()) {
             layer.lease.protect([&layer.diff_id.0])?;
             self.place_layer(layer)?;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onggi_oci::{Algorithm, Digest};
+use onggi_oci::{Algorithm, DiffId, Digest};
 
 use super::layer::diff_id_of;
 use super::reach::Marked;
@@ -21,6 +21,13 @@ use crate::error::{Error, Result};
 
 /// The most that is read of a container's record.
 const MAX_CONTAINER: u64 = 16 << 20;
+
+/// The part of a record of the build cache that says which layer it keeps.
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct CachedLayer {
+    diff_id: Option<DiffId>,
+}
 
 /// What [`Store::prune`] may remove besides garbage.
 #[derive(Clone, Copy, Default)]
@@ -131,7 +138,7 @@ impl Store {
         for one in self.refs()? {
             self.mark(&mut marked, &one.target)?;
         }
-        for digest in self.container_digests()?.iter().chain(&self.leased()?) {
+        for digest in self.container_digests()?.iter().chain(&self.leased()?).chain(&self.cached_digests()?) {
             self.mark_digest(&mut marked, digest)?;
         }
         Ok(marked)
@@ -176,6 +183,24 @@ impl Store {
             }
         }
         Ok(containers)
+    }
+
+    /// The layers that the build cache remembers.
+    fn cached_digests(&self) -> Result<BTreeSet<Digest>> {
+        let dir = self.root().join("cache/build/keys");
+        let io = |e| Error::io("read the directory", &dir, e);
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            other => other.map_err(io)?,
+        };
+        let mut digests = BTreeSet::new();
+        for entry in entries {
+            let path = entry.map_err(io)?.path();
+            let Some(bytes) = durable::read_small(&path, MAX_CONTAINER)? else { continue };
+            let record: CachedLayer = serde_json::from_slice(&bytes).unwrap_or_default();
+            digests.extend(record.diff_id.map(|id| id.0));
+        }
+        Ok(digests)
     }
 
     /// Calls `visit` for everything below `blobs/`, with its digest unless its name is none.

@@ -15,7 +15,7 @@ use super::commit::{Pending, StagedLayer};
 use super::lock::NamedLock;
 use super::{Lease, Store, durable};
 use crate::error::{Error, Result};
-use crate::layer::{Devices, OverlayXattr, Ownership, UnpackOptions, Unpacked};
+use crate::layer::{Devices, OverlayXattr, Ownership, PackOptions, Source, UnpackOptions, Unpacked, pack};
 
 /// The name of a layer's record.
 pub(super) const RECORD: &str = "layer.json";
@@ -202,5 +202,37 @@ impl Lease {
         durable::rename(tree, &dir.join(TREE))?;
         write_record(&dir, record)?;
         Ok(Pending::layer(Some(staged), None, None))
+    }
+}
+
+impl Store {
+    /// Makes the blobs of layers that exist as trees only, which is how a build leaves them: whoever
+    /// sends an image away needs them.
+    ///
+    /// # Errors
+    /// A tree is no longer what its layer was made as.
+    pub fn restore_blobs(&self, image: &super::Image) -> Result<()> {
+        let mut missing = Vec::new();
+        for one in image.layers() {
+            if one.blob.digest == one.diff_id.0 && !self.has_blob(one.blob)? {
+                missing.push(one);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let lease = self.lease("make archives of layers")?;
+        let mut pending = Vec::new();
+        for one in missing {
+            lease.protect([&one.blob.digest])?;
+            let Some(layer) = self.layer(one.diff_id)? else { continue };
+            let tree =
+                fs::File::open(&layer.path).map_err(|e| Error::io("open the layer", &layer.path, e))?;
+            let mut writer = lease.blob(one.blob)?;
+            let options = PackOptions::new(Source::OverlayUpper(self.options().overlay_xattr));
+            pack(std::os::fd::AsFd::as_fd(&tree), &mut writer, &options)?;
+            pending.push(writer.finish(None)?);
+        }
+        self.publish(pending)
     }
 }

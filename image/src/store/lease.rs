@@ -187,6 +187,13 @@ impl Lease {
         record.write_all(lines).map_err(|e| Error::io("write the lease", self.inner.dir.join(RECORD), e))
     }
 
+    /// A new directory for something unfinished; it goes with the lease.
+    pub fn directory(&self, kind: &str) -> Result<PathBuf> {
+        let path = self.scratch(kind)?;
+        durable::make_dir(&path)?;
+        Ok(path)
+    }
+
     /// A fresh name in the lease's directory.
     pub(super) fn scratch(&self, kind: &str) -> Result<PathBuf> {
         Ok(self.inner.dir.join(format!("{kind}-{}", durable::unique_name()?)))

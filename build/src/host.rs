@@ -1,0 +1,149 @@
+//! What the solver asks of its caller, who knows registries, containers and the user.
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use onggi_image::store::{Layer, LayerRecord};
+use onggi_oci::{Descriptor, DiffId, Platform};
+
+use crate::error::Result;
+use crate::graph::{Exec, Git, Http, ImageSource};
+
+/// A layer of a stack, ready to be mounted.
+#[derive(Clone, Debug)]
+pub struct StackLayer {
+    /// How a manifest lists it.
+    pub blob: Descriptor,
+    /// Where it is, and what is known of it.
+    pub layer: Layer,
+    /// When the step that made it ran, in seconds since 1970; `None` for a layer of a base image.
+    pub created: Option<i64>,
+}
+
+impl StackLayer {
+    /// Its digest.
+    pub fn diff_id(&self) -> &DiffId {
+        &self.layer.record.diff_id
+    }
+
+    /// What is known of it.
+    pub fn record(&self) -> &LayerRecord {
+        &self.layer.record
+    }
+}
+
+/// Something that a program sees for the time of its run.
+#[derive(Debug)]
+pub struct ReadyMount {
+    /// Where, absolute, in the container.
+    pub target: PathBuf,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// What.
+    pub kind: ReadyKind,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub enum ReadyKind {
+    /// A directory or file of the host.
+    Directory {
+        /// The directory that the path cannot leave.
+        root: PathBuf,
+        /// Below it; symbolic links stay inside.
+        path: PathBuf,
+        /// Whether it can be written.
+        writable: bool,
+    },
+    /// A directory or file of a stack of layers.
+    Stack {
+        /// The layers, lowest first.
+        layers: Vec<Layer>,
+        /// Below its root; symbolic links stay inside.
+        path: PathBuf,
+        /// A directory for what is written; `None` if nothing can be.
+        scratch: Option<PathBuf>,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Its limit in bytes.
+        size: Option<u64>,
+    },
+    /// A file in memory.
+    File {
+        /// Its content.
+        content: Vec<u8>,
+        /// Its permissions.
+        mode: u32,
+        /// Its owner in the container.
+        uid: u32,
+        /// Its group in the container.
+        gid: u32,
+    },
+    /// A socket that leads to this one of the host.
+    Socket {
+        /// On the host.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// Its owner in the container.
+        uid: u32,
+        /// Its group in the container.
+        gid: u32,
+    },
+}
+
+/// One program to run.
+#[derive(Debug)]
+pub struct RunStep<'a> {
+    /// What the build file says of it. Its mounts are in `mounts`; variables of secrets in `secrets`.
+    pub exec: &'a Exec,
+    /// The platform of its root.
+    pub platform: &'a Platform,
+    /// The root's layers, lowest first.
+    pub layers: &'a [Layer],
+    /// A directory for `upper/` and `work/`. What the program changes is to be in `upper/`, and
+    /// nothing else.
+    pub dir: &'a Path,
+    /// What else it sees, by target.
+    pub mounts: Vec<ReadyMount>,
+    /// `NAME=value` of secrets.
+    pub secrets: Vec<String>,
+    /// Where its output goes.
+    pub log: BorrowedFd<'a>,
+}
+
+/// The caller.
+pub trait Host {
+    /// The layers of an image, all of them ready, lowest first.
+    fn image_layers(&self, image: &ImageSource, platform: &Platform) -> Result<Vec<StackLayer>>;
+
+    /// Runs a program and waits for it; called in a process of its own with one thread. Returns the
+    /// exit code as shells count.
+    fn run(&self, step: RunStep<'_>) -> Result<i32>;
+
+    /// Fetches a file; called in a process of its own. It lies at `into` afterwards.
+    fn fetch(&self, http: &Http, into: &Path) -> Result<Fetched>;
+
+    /// Fetches a repository; called in a process of its own. It lies below `into` afterwards.
+    fn checkout(&self, git: &Git, into: &Path) -> Result<()>;
+
+    /// A secret of the user's.
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>>;
+
+    /// The user's ssh agent.
+    fn ssh_agent(&self, id: &str) -> Result<Option<PathBuf>>;
+
+    /// Name servers and hosts that programs get beside the host's.
+    fn extra_hosts(&self) -> Vec<(String, IpAddr)> {
+        Vec::new()
+    }
+}
+
+/// A file that was fetched.
+#[derive(Clone, Debug, Default)]
+pub struct Fetched {
+    /// When it was last changed, as the server says.
+    pub modified: Option<i64>,
+}

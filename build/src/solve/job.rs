@@ -1,0 +1,343 @@
+//! What a worker does: one step, and its layer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use onggi_image::layer::{OverlayXattr, PackOptions, Source as PackSource, pack};
+use onggi_image::snapshot::Snapshot;
+use onggi_image::store::{Format, Layer, LayerRecord};
+use onggi_oci::{Algorithm, DiffId, Digest, Hasher};
+use rustix::fs::{AtFlags, Timespec, Timestamps};
+use serde::{Deserialize, Serialize};
+
+use super::facts::{CONTEXT_OWNER, Opened};
+use super::mounts::{self, MountSource};
+use super::{Outcome, Solver};
+use crate::copy::perform;
+use crate::copy::select::Matcher;
+use crate::error::{Error, Result};
+use crate::graph::{Exec, File, FileAction, Git, Http, Network, Op, Security, Vertex, VertexId};
+use crate::host::{Host, RunStep};
+use crate::tree::{Tree, is_dir, list, open_below};
+
+/// What a worker made, as it tells it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Made {
+    /// A layer in `upper/`.
+    Layer(Layered),
+    /// A directory in `tree/`.
+    Directory,
+}
+
+/// What is known of a layer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Layered {
+    pub(super) diff_id: Digest,
+    /// Of the archive.
+    pub(super) size: u64,
+    pub(super) entries: u64,
+    /// Of the files.
+    pub(super) bytes: u64,
+    pub(super) max_id: u32,
+}
+
+/// A step with all that it needs.
+pub(super) struct Job<'a> {
+    vertex: &'a Vertex,
+    pub(super) dir: PathBuf,
+    layers: Vec<Layer>,
+    sources: BTreeMap<VertexId, MountSource>,
+    xattr: OverlayXattr,
+    epoch: Option<i64>,
+    cache_mounts: PathBuf,
+    allow_host_network: bool,
+    allow_insecure: bool,
+}
+
+impl<'a> Solver<'a> {
+    /// Gathers what a step needs.
+    pub(super) fn job(&self, id: VertexId) -> Result<Job<'a>> {
+        let vertex = self.graph.vertex(id);
+        let base = match &vertex.op {
+            Op::Exec(exec) => exec.root,
+            Op::File(file) => file.base,
+            _ => None,
+        };
+        let layers = self.stack(base)?.iter().map(|one| one.layer.clone()).collect();
+        let mut sources = BTreeMap::new();
+        for input in vertex.op.inputs() {
+            let source = match self.outcome(input)? {
+                Outcome::Stack(stack) => {
+                    MountSource::Stack(stack.iter().map(|one| one.layer.clone()).collect())
+                }
+                Outcome::Directory { path, exclude, context } => MountSource::Directory {
+                    path: path.clone(),
+                    exclude: exclude.to_vec(),
+                    owner: context.then_some(CONTEXT_OWNER),
+                },
+            };
+            sources.insert(input, source);
+        }
+        Ok(Job {
+            vertex,
+            dir: self.lease.directory("step")?,
+            layers,
+            sources,
+            xattr: self.store.options().overlay_xattr,
+            epoch: self.options.epoch,
+            cache_mounts: self.cache.dir().join("mounts"),
+            allow_host_network: self.options.allow_host_network,
+            allow_insecure: self.options.allow_insecure,
+        })
+    }
+}
+
+impl Job<'_> {
+    /// Does it; called in a process of its own.
+    pub(super) fn perform(self, host: &dyn Host, log: BorrowedFd<'_>) -> Result<Made> {
+        match &self.vertex.op {
+            Op::File(file) => self.file(file)?,
+            Op::Exec(exec) => self.exec(exec, host, log)?,
+            Op::Http(http) => return self.http(http, host).map(|()| Made::Directory),
+            Op::Git(git) => return self.git(git, host).map(|()| Made::Directory),
+            Op::Image(_) | Op::Local(_) | Op::Merge(_) => {}
+        }
+        self.layer().map(Made::Layer)
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.dir.join("upper")
+    }
+
+    /// The tree that is changed: the base with an upper directory, or that alone.
+    fn writable(&self) -> Result<OwnedFd> {
+        if self.layers.is_empty() {
+            let upper = self.upper();
+            fs::DirBuilder::new()
+                .mode(0o755)
+                .create(&upper)
+                .map_err(Error::io("make the directory", &upper))?;
+            return Ok(fs::File::open(&upper).map_err(Error::io("open the directory", upper))?.into());
+        }
+        let snapshot = Snapshot::new(&self.layers, self.xattr).writable(&self.dir).volatile();
+        snapshot.prepare()?;
+        Ok(snapshot.mount(None)?)
+    }
+
+    fn file(&self, file: &File) -> Result<()> {
+        let mut opened = BTreeMap::new();
+        for (id, source) in &self.sources {
+            opened.insert(*id, source.open(self.xattr)?);
+        }
+        let tree = Tree::new(self.writable()?);
+        for action in &file.actions {
+            let from = match action {
+                FileAction::Copy(copy) => copy.from,
+                _ => None,
+            };
+            let source = from.and_then(|from| opened.get(&from)).map(Opened::source);
+            perform(action, &tree, source.as_ref(), file.base.is_some())?;
+        }
+        Ok(())
+    }
+
+    fn exec(&self, exec: &Exec, host: &dyn Host, log: BorrowedFd<'_>) -> Result<()> {
+        // Here and nowhere else: whoever made the graph, nothing runs with more than was allowed.
+        if exec.network == Network::Host && !self.allow_host_network {
+            return Err(Error::Entitlement { what: "RUN --network=host", entitlement: "network.host" });
+        }
+        if exec.security == Security::Insecure && !self.allow_insecure {
+            return Err(Error::Entitlement {
+                what: "RUN --security=insecure",
+                entitlement: "security.insecure",
+            });
+        }
+        let prepared = mounts::prepare(exec, &self.sources, &self.dir, &self.cache_mounts, self.xattr, host)?;
+        let mut layers = vec![self.stubs(&prepared.ready)?];
+        layers.extend(self.layers.iter().cloned());
+        let step = RunStep {
+            exec,
+            platform: &self.vertex.platform,
+            layers: &layers,
+            dir: &self.dir,
+            mounts: prepared.ready,
+            secrets: prepared.secrets,
+            log,
+        };
+        let code = host.run(step)?;
+        drop(prepared.locks);
+        if code == 0 {
+            return Ok(());
+        }
+        Err(Error::Exit { command: exec.args.join(" "), code })
+    }
+
+    /// A layer below all others that has every mount point: so none is made in the upper directory,
+    /// and nothing of them has to be found and removed afterwards.
+    fn stubs(&self, mounts: &[crate::host::ReadyMount]) -> Result<Layer> {
+        const DIRECTORIES: [&str; 3] = ["proc", "sys", "dev"];
+        const FILES: [&str; 3] = ["etc/resolv.conf", "etc/hosts", "etc/hostname"];
+        let path = self.dir.join("stubs");
+        let made = || Error::io("make the mount points below", &path);
+        fs::create_dir(&path).map_err(made())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(made())?;
+        let base = if self.layers.is_empty() {
+            None
+        } else {
+            Some(Tree::new(Snapshot::new(&self.layers, self.xattr).mount(None)?))
+        };
+        let tree = Tree::open_host(&path)?;
+        let make = |target: &Path, directory: bool| -> Result<()> {
+            let real = match &base {
+                Some(base) => base.real_path(target, true)?,
+                None => tree.real_path(target, true)?,
+            };
+            if real.as_os_str().is_empty() {
+                return Ok(());
+            }
+            // What is there is mounted over as it is.
+            if base.as_ref().is_some_and(|base| base.lstat(&real).is_ok_and(|found| found.is_some())) {
+                return Ok(());
+            }
+            let place = path.join(&real);
+            let above = if directory { place.as_path() } else { place.parent().unwrap_or(&path) };
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(made())?;
+            if !directory && !place.exists() {
+                fs::File::create(&place).map_err(made())?;
+                fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).map_err(made())?;
+            }
+            Ok(())
+        };
+        DIRECTORIES.iter().try_for_each(|target| make(Path::new(target), true))?;
+        FILES.iter().try_for_each(|target| make(Path::new(target), false))?;
+        for mount in mounts {
+            make(&mount.target, mount.directory)?;
+        }
+        let record = LayerRecord {
+            diff_id: DiffId(Digest::sha256(b"mount points")),
+            format: Format::Dir,
+            entries: 0,
+            bytes: 0,
+            max_id: 0,
+            squashed: 0,
+            devices_skipped: 0,
+            xattrs_skipped: 0,
+            root_entry: false,
+            opaque_root: false,
+            user_xattr: self.xattr == OverlayXattr::User,
+            blobs: Vec::new(),
+        };
+        Ok(Layer { path, record })
+    }
+
+    fn http(&self, http: &Http, host: &dyn Host) -> Result<()> {
+        let tree = self.dir.join("tree");
+        fs::create_dir(&tree).map_err(Error::io("make the directory", &tree))?;
+        let name = Path::new(&http.filename).file_name().ok_or_else(|| Error::Invalid {
+            what: "file name",
+            text: http.filename.clone(),
+            problem: "it is none".into(),
+        })?;
+        let path = tree.join(name);
+        let fetched = host.fetch(http, &path)?;
+        if let Some(expected) = &http.checksum {
+            let mut hasher = Hasher::new(expected.algorithm());
+            let mut file = fs::File::open(&path).map_err(Error::io("open", &path))?;
+            std::io::copy(&mut file, &mut hasher).map_err(Error::io("read", &path))?;
+            let found = hasher.finish();
+            if found != *expected {
+                return Err(Error::Checksum {
+                    what: http.url.clone(),
+                    found: found.to_string(),
+                    expected: expected.to_string(),
+                });
+            }
+        }
+        let mode = fs::Permissions::from_mode(http.mode.unwrap_or(0o600) & 0o7777);
+        fs::set_permissions(&path, mode).map_err(Error::io("change the mode of", &path))?;
+        std::os::unix::fs::chown(&path, Some(http.uid.unwrap_or(0)), Some(http.gid.unwrap_or(0)))
+            .map_err(Error::io("change the owner of", &path))?;
+        let modified = fetched.modified.unwrap_or(0);
+        set_time(rustix::fs::CWD, path.as_os_str(), modified).map_err(Error::io("set the time of", &path))
+    }
+
+    fn git(&self, git: &Git, host: &dyn Host) -> Result<()> {
+        let tree = self.dir.join("tree");
+        fs::create_dir(&tree).map_err(Error::io("make the directory", &tree))?;
+        host.checkout(git, &tree)
+    }
+
+    /// Hashes the upper directory as the archive that it is.
+    fn layer(&self) -> Result<Layered> {
+        let upper = self.upper();
+        let fd: OwnedFd = fs::File::open(&upper).map_err(Error::io("open the directory", &upper))?.into();
+        if let Some(epoch) = self.epoch {
+            clamp(fd.as_fd(), epoch, &upper)?;
+        }
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let options = PackOptions::new(PackSource::OverlayUpper(self.xattr));
+        let packed = pack(fd.as_fd(), &mut hasher, &options)?;
+        Ok(Layered {
+            diff_id: hasher.finish(),
+            size: packed.bytes,
+            entries: packed.entries,
+            bytes: packed.file_bytes,
+            max_id: packed.max_id,
+        })
+    }
+}
+
+/// Sets later times to the epoch, in the tree itself: then it says the same as its archive.
+fn clamp(dir: BorrowedFd<'_>, epoch: i64, shown: &Path) -> Result<()> {
+    let failed = || Error::io::<std::io::Error>("set the times below", shown);
+    for name in list(dir).map_err(|error| failed()(error.into()))? {
+        let stat = rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| failed()(error.into()))?;
+        if is_dir(&stat) {
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+            let below = open_below(dir, Path::new(&name), flags, rustix::fs::Mode::empty())
+                .map_err(|error| failed()(error.into()))?;
+            clamp(below.as_fd(), epoch, shown)?;
+        }
+        let is_whiteout = stat.st_mode & 0o170_000 == 0o020_000 && stat.st_rdev == 0;
+        if stat.st_mtime >= epoch && !is_whiteout {
+            set_time(dir, &name, epoch).map_err(|error| failed()(error.into()))?;
+        }
+    }
+    Ok(())
+}
+
+fn set_time(dir: impl AsFd, name: &std::ffi::OsStr, seconds: i64) -> rustix::io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+impl MountSource {
+    /// Opens it for reading.
+    pub(super) fn open(&self, xattr: OverlayXattr) -> Result<Opened> {
+        match self {
+            Self::Directory { path, exclude, owner } => Ok(Opened {
+                tree: Tree::open_host(path)?,
+                ignore: if exclude.is_empty() { None } else { Some(Matcher::new(exclude)?) },
+                owner: *owner,
+            }),
+            Self::Stack(layers) if layers.is_empty() => {
+                let empty = onggi_sys::mount::make(
+                    "tmpfs",
+                    &[("mode", Some("0755"))],
+                    onggi_sys::mount::Attributes::READ_ONLY,
+                )
+                .map_err(Error::io("mount", "an empty tree"))?;
+                Ok(Opened { tree: Tree::new(empty), ignore: None, owner: None })
+            }
+            Self::Stack(layers) => {
+                let mount = Snapshot::new(layers, xattr).mount(None)?;
+                Ok(Opened { tree: Tree::new(mount), ignore: None, owner: None })
+            }
+        }
+    }
+}

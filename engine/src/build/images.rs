@@ -1,0 +1,121 @@
+//! Base images: from the store, else pulled.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use onggi_build::graph::{ImagePlace, ImageSource};
+use onggi_build::{Images, ResolvedImage, StackLayer};
+use onggi_image::store::Image;
+use onggi_oci::{Digest, ErrorKind, Platform, Reference};
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::{Engine, PullRequest, Settings};
+
+/// Finds base images, and remembers what they were.
+pub(super) struct Bases<'a> {
+    pub(super) settings: Settings,
+    /// Whether a registry is asked also for what is here.
+    pub(super) pull: bool,
+    /// OCI layouts by the name of their context.
+    pub(super) layouts: HashMap<String, PathBuf>,
+    pub(super) progress: &'a (dyn Progress + Sync),
+    pub(super) found: Mutex<HashMap<Digest, Image>>,
+}
+
+impl Bases<'_> {
+    fn find(&self, source: &ImageSource, platform: &Platform) -> Result<Image> {
+        let engine = Engine::new(self.settings.clone());
+        let store = engine.store()?;
+        if let ImagePlace::Layout(name) = &source.place {
+            return self.find_in_layout(&engine, name, source, platform);
+        }
+        let reference: Reference = source.reference.parse()?;
+        let reference = reference.with_default_tag();
+        if !self.pull {
+            match store.resolve(&reference.to_string(), Some(platform)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // What is here for another platform may be in the registry for this one.
+                found => return Ok(found?),
+            }
+        }
+        let request = PullRequest { platform: Some(platform.clone()) };
+        engine.pull(&reference, &request, self.progress)?;
+        Ok(store.resolve(&reference.to_string(), Some(platform))?)
+    }
+
+    fn find_in_layout(
+        &self,
+        engine: &Engine,
+        name: &str,
+        source: &ImageSource,
+        platform: &Platform,
+    ) -> Result<Image> {
+        let Some(dir) = self.layouts.get(name) else {
+            return Err(Error::flag("--build-context", format!("there is no OCI layout named {name:?}")));
+        };
+        let loaded = engine.load_layout(dir)?;
+        let wanted = source.reference.rsplit_once('@').map(|(_, digest)| digest);
+        let store = engine.store()?;
+        let mut last = None;
+        for one in loaded {
+            let image = store.resolve(&one.id.to_string(), Some(platform));
+            match image {
+                Ok(image)
+                    if wanted.is_none_or(|wanted| {
+                        image.target.digest.to_string() == wanted
+                            || image.manifest_digest.to_string() == wanted
+                    }) =>
+                {
+                    return Ok(image);
+                }
+                Ok(_) => {}
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or_else(
+            || Error::flag("--build-context", format!("the layout {} has no such image", dir.display())),
+            Error::from,
+        ))
+    }
+
+    /// The layers of an image that was found before.
+    pub(super) fn layers(
+        &self,
+        engine: &Engine,
+        source: &ImageSource,
+        platform: &Platform,
+    ) -> Result<Vec<StackLayer>> {
+        let known = source.manifest.as_ref().and_then(|digest| {
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+        });
+        let image = match known {
+            Some(image) => image,
+            None => self.find(source, platform)?,
+        };
+        let layers = engine.layers_to_run(&image)?;
+        let stacked = image.layers().zip(layers).map(|(one, layer)| StackLayer {
+            blob: one.blob.clone(),
+            layer,
+            created: None,
+        });
+        Ok(stacked.collect())
+    }
+}
+
+impl Images for Bases<'_> {
+    fn resolve(&self, image: &ImageSource, platform: &Platform) -> onggi_build::Result<ResolvedImage> {
+        let found = self.find(image, platform).map_err(|source| onggi_build::Error::Caller {
+            op: "resolve",
+            object: image.reference.clone(),
+            kind: source.kind(),
+            source: Box::new(source),
+        })?;
+        let resolved =
+            ResolvedImage { manifest: found.manifest_digest.clone(), config: found.config.clone() };
+        let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(found.manifest_digest.clone(), found);
+        Ok(resolved)
+    }
+}

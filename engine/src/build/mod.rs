@@ -1,0 +1,395 @@
+//! Build: from a context and a build file to an image.
+//!
+//! ```text
+//!   context ─► build file ─► plan (front end, asks for configs of bases) ─► graph
+//!   graph ─► solver ─► layers ─► config, manifest, index ─► refs ─► outputs
+//! ```
+//!
+//! The process that builds has one thread; steps are processes of their own
+//! ([`onggi_build::solve`]).
+
+mod cache;
+mod context;
+mod fetch;
+mod images;
+mod logs;
+mod mounts;
+mod output;
+mod request;
+mod run;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use onggi_build::dockerfile::plan::{Context, Epoch, NoCache, Options as PlanOptions};
+use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource};
+use onggi_build::solve::{Monitor, Options, Solver};
+use onggi_build::{Assembled, Fetched, Host, RunStep, StackLayer, dockerfile};
+use onggi_image::store::{Lease, Ref};
+use onggi_oci::{Descriptor, Digest, ImageIndex, Manifest, MediaType, Platform};
+
+use crate::Engine;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+pub use cache::{CachePruned, CacheRecord};
+use images::Bases;
+pub use logs::{BuildLogs, LoggedStep};
+pub use onggi_build as builder;
+pub use request::{BuildFile, BuildRequest, Output, Secret};
+
+/// Who watches a build.
+pub trait BuildMonitor: Monitor {
+    /// The build file was read: what will be done, and what its author should know. `text` is the build file's.
+    fn planned(&mut self, graph: &Graph, warnings: &[dockerfile::lint::Warning], file: &str, text: &str);
+}
+
+/// What came out of a build.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// What names point to: a manifest, or an index for several platforms.
+    pub target: Descriptor,
+    /// The image's ID: the digest of its config (of the first platform).
+    pub id: Digest,
+    /// For each platform.
+    pub images: Vec<(Platform, Descriptor, Digest)>,
+    /// What nothing in it is later than, and who said so.
+    pub epoch: Option<(i64, &'static str)>,
+}
+
+/// What a build could do, were it done: for `--call`.
+#[derive(Clone, Debug)]
+pub struct Called {
+    /// The build file's text.
+    pub text: String,
+    /// Its name.
+    pub file: String,
+    /// How it is planned.
+    pub options: PlanOptions,
+}
+
+/// What [`onggi_build`] asks for.
+struct Asked<'a> {
+    engine: &'a Engine,
+    request: &'a BuildRequest,
+    bases: &'a Bases<'a>,
+}
+
+impl Host for Asked<'_> {
+    fn image_layers(&self, image: &ImageSource, platform: &Platform) -> onggi_build::Result<Vec<StackLayer>> {
+        let layers = self.bases.layers(self.engine, image, platform);
+        layers.map_err(|error| caller("get the layers of", &image.reference, error))
+    }
+
+    fn run(&self, step: RunStep<'_>) -> onggi_build::Result<i32> {
+        self.engine.run_step(step, &[]).map_err(|error| caller("run", "the step's program", error))
+    }
+
+    fn fetch(&self, http: &Http, into: &std::path::Path) -> onggi_build::Result<Fetched> {
+        self.engine.fetch_http(http, into).map_err(|error| caller("fetch", &http.url, error))
+    }
+
+    fn checkout(&self, git: &Git, into: &std::path::Path) -> onggi_build::Result<()> {
+        fetch::checkout(git, into).map_err(|error| caller("fetch", &git.remote, error))
+    }
+
+    fn secret(&self, id: &str) -> onggi_build::Result<Option<Vec<u8>>> {
+        Ok(self.request.secrets.iter().find(|secret| secret.id == id).map(|secret| secret.value.clone()))
+    }
+
+    fn ssh_agent(&self, id: &str) -> onggi_build::Result<Option<PathBuf>> {
+        Ok(self.request.ssh.get(id).cloned())
+    }
+}
+
+fn caller(op: &'static str, object: &str, source: Error) -> onggi_build::Error {
+    onggi_build::Error::Caller { op, object: object.into(), kind: source.kind(), source: Box::new(source) }
+}
+
+/// A context and a build file, read.
+struct Prepared<'a> {
+    opened: context::Opened,
+    options: PlanOptions,
+    locals: BTreeMap<String, PathBuf>,
+    bases: Bases<'a>,
+    commit_time: Option<i64>,
+}
+
+impl Engine {
+    /// Builds.
+    ///
+    /// # Errors
+    /// The build file makes no sense ([`Error::Dockerfile`]), a step failed ([`Error::Build`]).
+    pub fn build(
+        &self,
+        request: &BuildRequest,
+        monitor: &mut dyn BuildMonitor,
+        progress: &(dyn Progress + Sync),
+    ) -> Result<Built> {
+        self.shield(request.allow_insecure)?;
+        let store = self.store()?;
+        let lease = store.lease("build")?;
+        let Prepared { opened, options, mut locals, bases, commit_time } =
+            self.prepare_build(request, &lease, progress)?;
+        let mut graph = Graph::default();
+        let mut warnings = Vec::new();
+        let mut file_epoch = None;
+        let platforms: Vec<Option<Platform>> = match &request.platforms[..] {
+            [] => vec![None],
+            some => some.iter().cloned().map(Some).collect(),
+        };
+        for platform in &platforms {
+            let options = PlanOptions {
+                platform: platform.clone(),
+                name_platform: platforms.len() > 1,
+                ..options.clone()
+            };
+            let plan = dockerfile::plan::plan(&opened.text, &options, &bases, &mut graph);
+            let plan = plan.map_err(|diagnostic| Error::Dockerfile {
+                file: opened.file.clone(),
+                text: opened.text.clone(),
+                diagnostic: Box::new(diagnostic),
+            })?;
+            if warnings.is_empty() {
+                warnings = plan.warnings;
+            }
+            if let Some(Epoch::Seconds(seconds)) = plan.epoch {
+                file_epoch = Some(seconds);
+            }
+        }
+        monitor.planned(&graph, &warnings, &opened.file, &opened.text);
+        let epoch = match (request.epoch, file_epoch, commit_time) {
+            (Some(seconds), ..) => Some((seconds, "--timestamp")),
+            (None, Some(seconds), _) => Some((seconds, "SOURCE_DATE_EPOCH")),
+            (None, None, Some(seconds)) => Some((seconds, "the context's commit")),
+            (None, None, None) => None,
+        };
+        locals.entry("context".into()).or_insert_with(|| opened.dir.clone().unwrap_or_default());
+        if opened.dir.is_none() {
+            locals.insert("context".into(), lease.directory("empty")?);
+        }
+        let solve = Options {
+            jobs: request.jobs.unwrap_or_else(processors),
+            no_cache: request.no_cache,
+            no_cache_filter: request.no_cache_filter.clone(),
+            epoch: epoch.map(|(seconds, _)| seconds),
+            epoch_is_fact: request.epoch.is_some() || file_epoch.is_some(),
+            identity: format!("{}\n{}", opened.dir.as_deref().unwrap_or("-".as_ref()).display(), opened.file),
+            explain: request.explain,
+            locals,
+            allow_host_network: request.allow_host_network,
+            allow_insecure: request.allow_insecure,
+        };
+        let asked = Asked { engine: self, request, bases: &bases };
+        let solver = Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve);
+        let stacks = solver.and_then(Solver::solve).map_err(|source| Error::Build {
+            source: Box::new(source),
+            file: opened.file.clone(),
+            text: opened.text.clone(),
+        })?;
+        self.finish(request, &lease, &graph, &stacks, epoch)
+    }
+
+    /// Reads what a build works with, for who only wants to know what it would do.
+    pub fn call(
+        &self,
+        request: &BuildRequest,
+        ask: &mut dyn FnMut(&Called, &(dyn onggi_build::Images + Sync)),
+    ) -> Result<()> {
+        let store = self.store()?;
+        let lease = store.lease("read a build file")?;
+        let silent = crate::progress::Silent;
+        let prepared = self.prepare_build(request, &lease, &silent)?;
+        let options = PlanOptions { platform: request.platforms.first().cloned(), ..prepared.options };
+        let called = Called { text: prepared.opened.text, file: prepared.opened.file, options };
+        ask(&called, &prepared.bases);
+        Ok(())
+    }
+
+    fn prepare_build<'a>(
+        &self,
+        request: &BuildRequest,
+        lease: &Lease,
+        progress: &'a (dyn Progress + Sync),
+    ) -> Result<Prepared<'a>> {
+        let opened = self.open_context(request, lease)?;
+        let mut locals = BTreeMap::new();
+        if let Some(dir) = &opened.dir {
+            locals.insert("context".to_owned(), dir.clone());
+        }
+        let mut layouts = HashMap::new();
+        let mut contexts = BTreeMap::new();
+        for (name, value) in &request.contexts {
+            contexts.insert(name.clone(), named_context(name, value, &mut locals, &mut layouts)?);
+        }
+        let mut build_args = request.build_args.clone();
+        if let Some(epoch) = request.epoch {
+            build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| epoch.to_string());
+        }
+        let commit_time = opened.dir.as_deref().and_then(fetch::commit_time);
+        let options = PlanOptions {
+            file: opened.file.clone(),
+            target: request.target.clone(),
+            build_args,
+            labels: request.labels.clone(),
+            network: request.network,
+            extra_hosts: request
+                .extra_hosts
+                .iter()
+                .map(|(name, address)| ExtraHost { name: name.clone(), address: *address })
+                .collect(),
+            shm_size: request.shm_size,
+            ulimits: request.ulimits.clone(),
+            no_cache: match (request.no_cache, &request.no_cache_filter[..]) {
+                (true, _) => NoCache::Always,
+                (false, []) => NoCache::Never,
+                (false, stages) => NoCache::Stages(stages.to_vec()),
+            },
+            ignore: opened.ignore.clone(),
+            contexts,
+            context_time: commit_time,
+            ..PlanOptions::default()
+        };
+        let bases = Bases {
+            settings: self.settings().clone(),
+            pull: request.pull,
+            layouts,
+            progress,
+            found: Mutex::default(),
+        };
+        Ok(Prepared { opened, options, locals, bases, commit_time })
+    }
+
+    /// Writes the documents and the refs, and what else is to come out.
+    fn finish(
+        &self,
+        request: &BuildRequest,
+        lease: &Lease,
+        graph: &Graph,
+        stacks: &[Vec<StackLayer>],
+        epoch: Option<(i64, &'static str)>,
+    ) -> Result<Built> {
+        let store = self.store()?;
+        let time = |seconds: i64| {
+            jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
+        };
+        let seconds = epoch.map(|(seconds, _)| seconds);
+        let mut images = Vec::new();
+        let mut pending = Vec::new();
+        let mut documents: Vec<Assembled> = Vec::new();
+        for (target, layers) in graph.targets.iter().zip(stacks) {
+            let image = onggi_build::assemble(target, layers, seconds, &request.annotations, &time);
+            images.push((
+                target.platform.clone(),
+                image.manifest_descriptor.clone(),
+                image.config_descriptor.digest.clone(),
+            ));
+            documents.push(image);
+        }
+        let Some((_, first, id)) = images.first().cloned() else {
+            return Err(Error::BuildFile {
+                file: "the build file".into(),
+                problem: "it has no result".into(),
+            });
+        };
+        for one in &documents {
+            lease.protect([&one.config_descriptor.digest, &one.manifest_descriptor.digest])?;
+            for (descriptor, bytes) in
+                [(&one.config_descriptor, &one.config_bytes), (&one.manifest_descriptor, &one.manifest_bytes)]
+            {
+                if !store.has_blob(descriptor)? {
+                    pending.push(lease.stage(descriptor, bytes)?);
+                }
+            }
+        }
+        let mut target = Descriptor::new(first.media_type.clone(), first.digest.clone(), first.size);
+        if images.len() > 1 {
+            let entries = images.iter().map(|(_, descriptor, _)| descriptor.clone()).collect();
+            let bytes = Manifest::Index(ImageIndex::new(MediaType::OciIndex, entries)).to_bytes();
+            target = Descriptor::new(MediaType::OciIndex, Digest::sha256(&bytes), bytes.len() as u64);
+            lease.protect([&target.digest])?;
+            if !store.has_blob(&target)? {
+                pending.push(lease.stage(&target, &bytes)?);
+            }
+        }
+        if !pending.is_empty() {
+            store.publish(pending)?;
+        }
+        let built = Built { target: target.clone(), id, images, epoch };
+        if request.outputs.iter().any(|output| matches!(output, Output::Image | Output::Registry)) {
+            let names = request.tags.iter().map(|tag| Ref::new(tag.clone().with_default_tag(), &target));
+            let mut refs: Vec<Ref> = names.collect();
+            if refs.is_empty() {
+                refs.push(Ref::nameless(&target));
+            }
+            let known = store.refs()?;
+            if !refs.iter().all(|one| known.contains(one)) {
+                store.set_refs(&refs)?;
+            }
+        }
+        for output in &request.outputs {
+            self.write_output(output, request, &built, stacks)?;
+        }
+        Ok(built)
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What `--build-context name=value` means.
+fn named_context(
+    name: &str,
+    value: &str,
+    locals: &mut BTreeMap<String, PathBuf>,
+    layouts: &mut HashMap<String, PathBuf>,
+) -> Result<Context> {
+    let bad = |problem: String| Error::flag(format!("--build-context {name}={value}"), problem);
+    if let Some(reference) = value.strip_prefix("docker-image://") {
+        return Ok(Context::Image(ImageSource {
+            reference: reference.into(),
+            place: ImagePlace::Registry,
+            manifest: None,
+        }));
+    }
+    if let Some(rest) = value.strip_prefix("oci-layout://") {
+        // PATH[:tag][@digest]
+        let (path, digest) = rest.split_once('@').map_or((rest, None), |(path, digest)| (path, Some(digest)));
+        let (path, tag) = match path.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            _ => (path, None),
+        };
+        layouts.insert(name.to_owned(), PathBuf::from(path));
+        let mut reference = name.to_owned();
+        if let Some(tag) = tag {
+            reference += &format!(":{tag}");
+        }
+        if let Some(digest) = digest {
+            reference += &format!("@{digest}");
+        }
+        return Ok(Context::Image(ImageSource {
+            reference,
+            place: ImagePlace::Layout(name.to_owned()),
+            manifest: None,
+        }));
+    }
+    if let Some(git) = dockerfile::plan::git_reference(value) {
+        let git = git.map_err(bad)?;
+        return Ok(Context::Git(Git { keep_git_dir: git.keep_git_dir.unwrap_or(false), ..git.git }));
+    }
+    if value.starts_with("http://") || value.starts_with("https://") {
+        let filename =
+            value.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("context").to_owned();
+        return Ok(Context::Http(Http { url: value.into(), filename, ..Http::default() }));
+    }
+    let dir = std::fs::canonicalize(value).map_err(|error| bad(error.to_string()))?;
+    if !dir.is_dir() {
+        return Err(bad("it is no directory".into()));
+    }
+    let ignore = std::fs::read(dir.join(".dockerignore"))
+        .map(|text| onggi_build::ignore::patterns(&String::from_utf8_lossy(&text)))
+        .unwrap_or_default();
+    locals.insert(name.to_owned(), dir);
+    Ok(Context::Local { name: name.to_owned(), ignore })
+}

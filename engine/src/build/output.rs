@@ -1,0 +1,136 @@
+//! What becomes of a build's result besides an image in the store.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use onggi_build::StackLayer;
+use onggi_image::archive::{Format, SaveItem};
+use onggi_image::layer::{PackOptions, Source, pack};
+use onggi_image::snapshot::Snapshot;
+
+use super::{BuildRequest, Built, Output};
+use crate::error::{Error, Result};
+use crate::progress::{Progress, Silent};
+use crate::{Engine, PushRequest};
+
+impl Engine {
+    pub(super) fn write_output(
+        &self,
+        output: &Output,
+        request: &BuildRequest,
+        built: &Built,
+        stacks: &[Vec<StackLayer>],
+    ) -> Result<()> {
+        match output {
+            Output::Image => Ok(()),
+            Output::Registry => {
+                if request.tags.is_empty() {
+                    return Err(Error::flag("--push", "tag is needed when pushing to registry"));
+                }
+                for tag in &request.tags {
+                    let silent: Arc<dyn Progress> = Arc::new(Silent);
+                    self.push(&tag.clone().with_default_tag(), &PushRequest::default(), &silent)?;
+                }
+                Ok(())
+            }
+            Output::Docker(path) => self.write_archive(Format::Docker, path.as_deref(), request, built),
+            Output::Oci { path, tar: true } => {
+                self.write_archive(Format::Oci, path.as_deref(), request, built)
+            }
+            Output::Oci { path, tar: false } => {
+                let Some(dir) = path else {
+                    return Err(Error::flag("--output", "type=oci,tar=false needs dest"));
+                };
+                Ok(self.store()?.save_layout(&[self.item(request, built)?], dir)?)
+            }
+            Output::Local(dir) => self.write_tree(dir, built, stacks),
+            Output::Tar(path) => {
+                let mut out = open(path.as_deref())?;
+                let Some(stack) = stacks.first() else { return Ok(()) };
+                let tree = self.mount_stack(stack)?;
+                let options = PackOptions::new(Source::Tree);
+                pack(tree.as_fd(), &mut out, &options)?;
+                out.flush().map_err(|source| Error::Process { op: "write the archive", source })
+            }
+        }
+    }
+
+    fn item(&self, request: &BuildRequest, built: &Built) -> Result<SaveItem> {
+        let image = self.store()?.image(&built.target, None)?;
+        Ok(SaveItem::new(image, request.tags.iter().map(|tag| tag.clone().with_default_tag()).collect()))
+    }
+
+    fn write_archive(
+        &self,
+        format: Format,
+        path: Option<&Path>,
+        request: &BuildRequest,
+        built: &Built,
+    ) -> Result<()> {
+        let item = self.item(request, built)?;
+        let mut out = open(path)?;
+        self.store()?.save(&[item], format, &mut out)?;
+        out.flush().map_err(|source| Error::Process { op: "write the archive", source })
+    }
+
+    /// The files of each platform, below a directory of its name if there are several.
+    fn write_tree(&self, dir: &Path, built: &Built, stacks: &[Vec<StackLayer>]) -> Result<()> {
+        for ((platform, ..), stack) in built.images.iter().zip(stacks) {
+            let into = match built.images.len() {
+                1 => dir.to_owned(),
+                _ => dir.join(platform.to_string().replace('/', "_")),
+            };
+            std::fs::create_dir_all(&into).map_err(|source| Error::Write { path: into.clone(), source })?;
+            let tree = self.mount_stack(stack)?;
+            onggi_build::export(tree, &into)?;
+        }
+        Ok(())
+    }
+
+    fn mount_stack(&self, stack: &[StackLayer]) -> Result<std::os::fd::OwnedFd> {
+        let layers: Vec<_> = stack.iter().map(|one| one.layer.clone()).collect();
+        Ok(Snapshot::new(&layers, self.authority()?.overlay_xattr).mount(None)?)
+    }
+}
+
+/// A file, or standard output.
+fn open(path: Option<&Path>) -> Result<Box<dyn Write>> {
+    match path {
+        Some(path) => {
+            let file = File::create(path).map_err(|source| Error::Write { path: path.into(), source })?;
+            Ok(Box::new(std::io::BufWriter::new(file)))
+        }
+        None => {
+            let fd = rustix::stdio::stdout().try_clone_to_owned();
+            let fd = fd.map_err(|source| Error::Process { op: "write to standard output", source })?;
+            Ok(Box::new(std::io::BufWriter::new(File::from(fd))))
+        }
+    }
+}
+
+impl Engine {
+    /// Compares two builds layer by layer: for each step whose layers differ, the files that do.
+    pub fn compare_builds(&self, first: &Built, second: &Built) -> Result<Vec<(String, Vec<String>)>> {
+        let store = self.store()?;
+        let mut all = Vec::new();
+        for ((_, a, _), (_, b, _)) in first.images.iter().zip(&second.images) {
+            let (a, b) = (store.image(a, None)?, store.image(b, None)?);
+            let mut steps = a.config.history.iter().filter(|entry| !entry.empty_layer);
+            for (one, other) in a.layers().zip(b.layers()) {
+                let step = steps.next().and_then(|entry| entry.created_by.clone()).unwrap_or_default();
+                if one.diff_id == other.diff_id {
+                    continue;
+                }
+                let (Some(one), Some(other)) = (store.layer(one.diff_id)?, store.layer(other.diff_id)?)
+                else {
+                    continue;
+                };
+                all.push((step, onggi_build::differences(&one.path, &other.path)?));
+            }
+        }
+        Ok(all)
+    }
+}
