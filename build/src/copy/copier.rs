@@ -94,9 +94,7 @@ impl<'a> Copier<'a> {
         let from_root = one.real.to_string_lossy().into_owned();
         let state = self.selection.begin(&from_root);
         if is_dir(&stat) {
-            // One that was made just now takes the source's looks; not so where only parts are meant.
-            let made = self.copy.contents_only && present.is_none() && self.selection.include.is_none();
-            self.top_directory(one, stat, target, made, &state)
+            self.top_directory(one, stat, target, present.is_none(), &state)
         } else {
             self.top_file(one, stat, &target)
         }
@@ -127,11 +125,11 @@ impl<'a> Copier<'a> {
         new: bool,
         state: &State,
     ) -> Result<()> {
-        let mut made = new;
+        let mut made = false;
         if !target.as_os_str().is_empty() {
             let (parent, name) = split(&target);
             let parent = self.tree.open_dir(parent)?;
-            made |= self.one_directory(parent.as_fd(), name, &target, &stat)?;
+            made = self.one_directory(parent.as_fd(), name, &target, &stat)?;
         }
         let level = Level {
             from: self.source.tree.open_dir(&one.real)?,
@@ -141,6 +139,11 @@ impl<'a> Copier<'a> {
             made,
             dress: false,
         };
+        if let (true, false, Some(into), Some(mode)) = (new, made, &level.into, &self.copy.mode) {
+            // It was made on the way, as the directories above it, and does not look as the source.
+            let mode = Mode::from_raw_mode(mode.apply(0o755, true)?);
+            rustix::fs::fchmod(into, mode).map_err(Error::io("change the mode of", &level.path))?;
+        }
         let from_root = one.real.to_string_lossy().into_owned();
         self.directory(level, &from_root, "", state)
     }

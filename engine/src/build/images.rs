@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use onggi_build::graph::{ImagePlace, ImageSource};
 use onggi_build::{Images, ResolvedImage, StackLayer};
 use onggi_image::store::Image;
-use onggi_oci::{Digest, ErrorKind, Platform, Reference};
+use onggi_oci::{Digest, ErrorKind, ImageConfig, Platform, Reference};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -21,6 +21,9 @@ pub(super) struct Bases<'a> {
     /// OCI layouts by the name of their context.
     pub(super) layouts: HashMap<String, PathBuf>,
     pub(super) progress: &'a (dyn Progress + Sync),
+    /// Whether an image that cannot be had counts as one without a config: for checks, which are about
+    /// the build file.
+    pub(super) lenient: bool,
     pub(super) found: Mutex<HashMap<Digest, Image>>,
 }
 
@@ -106,7 +109,17 @@ impl Bases<'_> {
 
 impl Images for Bases<'_> {
     fn resolve(&self, image: &ImageSource, platform: &Platform) -> onggi_build::Result<ResolvedImage> {
-        let found = self.find(image, platform).map_err(|source| onggi_build::Error::Caller {
+        let found = self.find(image, platform);
+        if self.lenient && found.is_err() {
+            let manifest = Digest::sha256(image.reference.as_bytes());
+            let config = ImageConfig {
+                os: platform.os.clone(),
+                architecture: platform.architecture.clone(),
+                ..ImageConfig::default()
+            };
+            return Ok(ResolvedImage { manifest, config });
+        }
+        let found = found.map_err(|source| onggi_build::Error::Caller {
             op: "resolve",
             object: image.reference.clone(),
             kind: source.kind(),

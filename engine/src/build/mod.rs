@@ -199,7 +199,8 @@ impl Engine {
         let store = self.store()?;
         let lease = store.lease("read a build file")?;
         let silent = crate::progress::Silent;
-        let prepared = self.prepare_build(request, &lease, &silent)?;
+        let mut prepared = self.prepare_build(request, &lease, &silent)?;
+        prepared.bases.lenient = true;
         let options = PlanOptions { platform: request.platforms.first().cloned(), ..prepared.options };
         let called = Called { text: prepared.opened.text, file: prepared.opened.file, options };
         ask(&called, &prepared.bases);
@@ -255,6 +256,7 @@ impl Engine {
             pull: request.pull,
             layouts,
             progress,
+            lenient: false,
             found: Mutex::default(),
         };
         Ok(Prepared { opened, options, locals, bases, commit_time })
