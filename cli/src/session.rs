@@ -2,6 +2,7 @@
 //! and the standard streams.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use onggi_engine::registry::{Options as RegistryOptions, ProxyOptions};
@@ -43,6 +44,11 @@ impl Session {
         Ok(Engine::new(self.settings()?))
     }
 
+    /// The network of containers that name none, where the environment names one.
+    pub fn default_network(&self) -> Option<String> {
+        text("ONGGI_NETWORK")
+    }
+
     /// Everything that the environment says about where things are.
     fn settings(&self) -> Result<Settings, Failure> {
         let home = path("HOME");
@@ -62,7 +68,13 @@ impl Session {
             let runroot = runroot.or_else(|| root.as_deref().map(beside));
             (root.unwrap_or_else(|| "/var/lib/onggi".into()), runroot.unwrap_or_else(|| "/run/onggi".into()))
         };
-        Ok(Settings { root, runroot, registry: self.registry(home.as_deref()) })
+        let publish_address = match text("ONGGI_PUBLISH_ADDRESS") {
+            Some(text) => text.parse().map_err(|_| {
+                Failure::Input(format!("ONGGI_PUBLISH_ADDRESS is {text:?}, which is no IP address"))
+            })?,
+            None => Ipv4Addr::LOCALHOST.into(),
+        };
+        Ok(Settings { root, runroot, publish_address, registry: self.registry(home.as_deref()) })
     }
 
     fn registry(&self, home: Option<&Path>) -> RegistryOptions {

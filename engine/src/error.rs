@@ -21,6 +21,9 @@ pub enum Error {
     /// Something about registries.
     #[error(transparent)]
     Registry(#[from] onggi_registry_client::Error),
+    /// Something about networks.
+    #[error(transparent)]
+    Network(#[from] onggi_network::Error),
     /// Something about processes.
     #[error(transparent)]
     Runtime(#[from] onggi_runtime::Error),
@@ -500,6 +503,7 @@ impl Error {
             Self::Oci(error) | Self::ImageConfig { source: error, .. } => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Registry(error) => error.kind(),
+            Self::Network(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::Limit { source, .. } => source.kind(),
             Self::Copy(fault) => fault.kind(),

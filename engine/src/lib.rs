@@ -18,6 +18,7 @@ pub mod filesystem;
 mod images;
 mod login;
 pub mod logs;
+pub mod network;
 pub mod progress;
 mod pull;
 mod push;

@@ -139,6 +139,11 @@ fn configure(network: &Definition, endpoint: &Endpoint) -> Result<()> {
     let link = socket.link(name).map_err(Error::link("look at", name))?;
     let index =
         link.ok_or_else(|| Error::link("find", name)(io::Error::from(io::ErrorKind::NotFound)))?.index;
+    let ipv6 = endpoint.addresses.iter().chain(&endpoint.link_local).any(IpAddr::is_ipv6);
+    if !ipv6 && Path::new("/proc/sys/net/ipv6").exists() {
+        // A network without IPv6 has none, not even among neighbours.
+        set(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+    }
     let mut requests = Requests::new();
     for address in &endpoint.addresses {
         if let Some(range) = network.range(address.is_ipv4()) {

@@ -5,6 +5,7 @@
 //!   Networks ─┬─ definition   what a network is                    <root>/networks/<name>.json
 //!             ├─ endpoint     who has which address                <runroot>/networks/<id>/
 //!             ├─ port         published ports, held by sockets
+//!             ├─ dns        the resolver of one container
 //!             ├─ bridge       interfaces, addresses, routes        ┐
 //!             └─ ruleset      the one nftables table               ┴► netlink, without any program
 //! ```
@@ -15,6 +16,7 @@
 mod address;
 mod bridge;
 mod definition;
+pub mod dns;
 mod endpoint;
 mod error;
 mod namespace;

@@ -40,16 +40,35 @@ impl NetworkNamespace {
     /// [`Error::System`] without the right to enter it, else that of `work`.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let done = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+            let (tell, told) = std::sync::mpsc::channel();
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
+                let _ = tell.send(rustix::thread::gettid());
                 enter(self.0.as_fd(), Namespaces::NET)
                     .map_err(Error::system("enter the container's network namespace"))?;
                 work()
             });
             let thread = thread.map_err(Error::system("start a thread"))?;
             // A panic in there is a panic here.
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            if let Ok(thread) = told.recv() {
+                wait_for_end(thread);
+            }
+            done
         });
         done
+    }
+}
+
+/// The kernel still counts a thread for a moment after it was joined; a caller that goes on to clone
+/// must be alone.
+fn wait_for_end(thread: Pid) {
+    const TRIES: usize = 2000;
+    let path = format!("/proc/self/task/{}", thread.as_raw_nonzero());
+    for _ in 0..TRIES {
+        if !Path::new(&path).exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_micros(20));
     }
 }
 

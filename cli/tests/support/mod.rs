@@ -64,6 +64,8 @@ impl Onggi {
             .env("ONGGI_ROOT", self.root())
             .env("ONGGI_RUNROOT", self.runroot())
             .env("DOCKER_CONFIG", self.docker_config())
+            // Networks belong to the whole machine: tests that want one make a namespace for it first.
+            .env("ONGGI_NETWORK", "none")
             .stdin(Stdio::null());
         command
     }

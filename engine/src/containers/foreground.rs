@@ -45,7 +45,7 @@ impl Engine {
     fn start_and_wait(&self, made: &Made, forward_signals: bool) -> Result<u8> {
         let request = &made.record.request;
         let start = Start { engine: self, record: &made.record, dir: &made.dir, layers: &made.layers };
-        let Running { mut process, ids } = start.spawn(stdio(request)?, Keeper::Caller)?;
+        let Running { mut process, ids, connection } = start.spawn(stdio(request)?, Keeper::Caller)?;
         made.mark.tell(process.pid())?;
         let mut state = State::default();
         state.begin();
@@ -61,6 +61,7 @@ impl Engine {
         state.oom_killed = group.as_ref().is_some_and(groups::was_out_of_memory);
         let removed = group.map_or(Ok(()), |group| group.remove());
         drop(ids);
+        drop(connection);
         mounts::release(self, &made.record.mounts)?;
         let code = u8::try_from(status?.code()).unwrap_or(u8::MAX);
         if !request.remove {

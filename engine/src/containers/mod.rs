@@ -36,4 +36,5 @@ pub(crate) use details::all_mount_points;
 pub(crate) use foreground::streams;
 pub(crate) use mark::Mark;
 pub use record::{ImageOfContainer, Record};
+pub(crate) use state::now;
 pub use state::{Health, HealthStatus, Probe, State, Status};

@@ -21,6 +21,7 @@ use super::create::random;
 use super::record::Record;
 use crate::Engine;
 use crate::error::{Error, Result};
+use crate::network::Connection;
 use crate::run::device::{self, Node};
 use crate::run::exec::{Filter, Started};
 use crate::run::idrange::IdRange;
@@ -53,6 +54,8 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     /// Held as long as it runs.
     pub(crate) ids: Ids,
+    /// The same of its network.
+    pub(crate) connection: Connection,
 }
 
 impl Engine {
@@ -109,7 +112,9 @@ impl Start<'_> {
             user::resolve(root.as_fd(), wanted, &request.group_add)?
         };
         let hostname = hostname(request, &record.id)?;
-        let files = files::write(self.dir, &hostname, &request.network, &request.resolver)?;
+        let connection = Connection::prepare(self.engine, record)?;
+        let names = connection.names();
+        let files = files::write(self.dir, &hostname, &request.network, &request.resolver, &names)?;
         let ids = self.ids(&user)?;
         mounts::chown(&record.mounts, user.uid, user.gid)?;
         // Only a range of its own differs from the IDs on disk.
@@ -189,9 +194,13 @@ impl Start<'_> {
         if let Some(group) = group {
             container = container.cgroup(group);
         }
-        let process = container.spawn()?;
+        if let Some(attach) = connection.attach() {
+            container = container.on_created(attach);
+        }
+        let process =
+            container.spawn().map_err(|error| connection.failure().unwrap_or_else(|| error.into()))?;
         drop(held);
-        Ok(Running { process, ids })
+        Ok(Running { process, ids, connection })
     }
 
     /// The IDs that the container gets.

@@ -165,7 +165,7 @@ impl State {
 }
 
 /// The moment, as records write it.
-pub(super) fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 

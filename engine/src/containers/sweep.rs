@@ -15,7 +15,7 @@ use super::record::Record;
 use super::state::{State, UNSEEN};
 use crate::Engine;
 use crate::error::{Error, Result};
-use crate::run::groups;
+use crate::run::{Network, groups};
 use crate::volumes;
 
 impl Engine {
@@ -55,6 +55,12 @@ impl Engine {
         let record = Record::read(&dir)?;
         if let Some(record) = &record {
             groups::sweep(&record.cgroup);
+        }
+        if record
+            .as_ref()
+            .is_none_or(|record| matches!(record.request.network, Network::Default | Network::Joined(_)))
+        {
+            self.networks()?.release(id)?;
         }
         match record {
             Some(record) if !record.request.remove => {

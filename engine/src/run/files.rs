@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::network::{HostAddress, Names};
 
 use super::request::Network;
 
@@ -40,10 +41,21 @@ pub struct Resolver {
     /// Options of the resolver in place of the host's.
     pub options: Vec<String>,
     /// Further names and their addresses.
-    pub hosts: Vec<(String, IpAddr)>,
+    pub hosts: Vec<(String, HostAddress)>,
 }
 
 impl Resolver {
+    /// With the container's own resolver as the only server, if it has one: that knows the others.
+    fn of_network(&self, names: &Names) -> Self {
+        let mut own = self.clone();
+        let Some(address) = names.resolver else { return own };
+        own.servers = vec![address];
+        if names.plain_names && own.options.is_empty() {
+            own.options.push("ndots:0".into());
+        }
+        own
+    }
+
     /// The host's `resolv.conf` with the caller's lines in place of its own.
     fn resolv_conf(&self, of_host: &str) -> String {
         let (servers, search, options) =
@@ -76,15 +88,23 @@ pub(crate) fn write(
     hostname: &str,
     network: &Network,
     resolver: &Resolver,
+    names: &Names,
 ) -> Result<[HostFile; 3]> {
     let mut hosts = match network {
-        Network::None | Network::Container(_) => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n"),
         Network::Host => of_host("/etc/hosts")?,
+        _ if names.addresses.is_empty() => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n"),
+        _ => {
+            let own = names.addresses.iter().map(|address| format!("{address}\t{hostname}\n"));
+            format!("{LOCAL_HOSTS}{}", own.collect::<String>())
+        }
     };
     if !hosts.is_empty() && !hosts.ends_with('\n') {
         hosts.push('\n');
     }
-    hosts.extend(resolver.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")));
+    for (name, address) in &resolver.hosts {
+        hosts += &format!("{}\t{name}\n", address.resolve(names)?);
+    }
+    let resolv_conf = resolver.of_network(names).resolv_conf(&of_host("/etc/resolv.conf")?);
     let file = |name: &str, target, text: &str| -> Result<HostFile> {
         let source = dir.join(name);
         fs::write(&source, text).map_err(|e| Error::Write { path: source.clone(), source: e })?;
@@ -93,7 +113,7 @@ pub(crate) fn write(
     Ok([
         file("hostname", "/etc/hostname", &format!("{hostname}\n"))?,
         file("hosts", "/etc/hosts", &hosts)?,
-        file("resolv.conf", "/etc/resolv.conf", &resolver.resolv_conf(&of_host("/etc/resolv.conf")?))?,
+        file("resolv.conf", "/etc/resolv.conf", &resolv_conf)?,
     ])
 }
 

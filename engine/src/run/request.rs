@@ -14,6 +14,7 @@ use super::mounts::{Mounted, Tmpfs, VolumesFrom};
 use super::namespaces::Namespaces;
 use super::resources::Resources;
 use super::security::Security;
+use crate::network::{Attachment, Publishing};
 
 /// What network a container has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,18 @@ pub enum Network {
     Host,
     /// That of another container, by name or ID.
     Container(String),
+    /// Its own, with whatever reaches the outside here: the default bridge of root, the caller's own
+    /// connections of an ordinary user.
+    Default,
+    /// Its own, with these networks.
+    Joined(Vec<Attachment>),
+}
+
+impl Network {
+    /// Whether the container has a network namespace of its own.
+    pub fn is_own(&self) -> bool {
+        !matches!(self, Self::Host | Self::Container(_))
+    }
 }
 
 /// When the image is fetched.
@@ -165,6 +178,8 @@ pub struct RunRequest {
     pub id_file: Option<PathBuf>,
     /// The network.
     pub network: Network,
+    /// Ports to be reached from outside.
+    pub publishing: Publishing,
     /// Names and name servers.
     pub resolver: Resolver,
     /// The platform to take of an image that has several.

@@ -10,7 +10,7 @@ use onggi_sys::idmap::IdMap;
 use super::files::HostFile;
 use super::mounts::{Ready, Tree};
 use super::namespaces::{Ipc, Sharing};
-use super::request::{Network, RunRequest};
+use super::request::RunRequest;
 use super::user::User;
 use crate::error::{Error, Result};
 
@@ -48,7 +48,7 @@ pub(crate) fn build(request: &RunRequest, parts: Parts<'_>) -> Result<Spec> {
     let defaults = Defaults::default();
     let mut spec = default_spec(&Defaults {
         maps: parts.maps,
-        own_network: request.network == Network::None,
+        own_network: request.network.is_own(),
         hostname: parts.hostname,
         read_only: request.read_only,
         shm_size: request.resources.shm_size.unwrap_or(defaults.shm_size),

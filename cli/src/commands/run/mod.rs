@@ -1,6 +1,7 @@
 //! `onggi run`: runs a command in a new container.
 
 mod health;
+pub mod network;
 mod refused;
 mod resources;
 mod security;
@@ -33,7 +34,7 @@ pub struct Options {
 impl Options {
     pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
         let quiet = self.wishes.is_quiet();
-        let request = self.wishes.into_request(false)?;
+        let request = self.wishes.into_request(false, session.default_network().as_deref())?;
         if request.terminal.is_some() && request.interactive && !std::io::stdin().is_terminal() {
             return Err(Failure::Input("the input device is not a TTY".into()));
         }

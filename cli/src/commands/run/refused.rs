@@ -3,7 +3,6 @@
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
 
-const NETWORKS: &str = "networks with addresses do not exist yet (--network none and host do)";
 const BACKGROUND: &str = "containers run in the foreground only, so far";
 
 /// A flag: its long name, its letter, whether it takes a value, and why not.
@@ -13,17 +12,9 @@ const FLAGS: &[Flag] = &[
     ("detach", Some('d'), false, BACKGROUND),
     ("detach-keys", None, true, BACKGROUND),
     ("disable-content-trust", None, false, "there is no Notary support"),
-    ("expose", None, true, NETWORKS),
     ("gpus", None, true, "GPUs are given with --device"),
-    ("ip", None, true, NETWORKS),
-    ("ip6", None, true, NETWORKS),
     ("kernel-memory", None, true, "the kernel no longer has this limit (--memory counts kernel memory too)"),
-    ("link", None, true, NETWORKS),
-    ("link-local-ip", None, true, NETWORKS),
-    ("mac-address", None, true, NETWORKS),
-    ("network-alias", None, true, NETWORKS),
-    ("publish", Some('p'), true, NETWORKS),
-    ("publish-all", Some('P'), false, NETWORKS),
+    ("link", None, true, "containers of a network find each other by name (network create)"),
     ("runtime", None, true, "onggi runs containers itself"),
     ("storage-opt", None, true, "containers share the filesystem of the store"),
     ("use-api-socket", None, false, "there is no daemon"),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onggi_engine::network::HostAddress;
 use onggi_engine::run::{DeviceRate, Restart, Ulimit};
 
 /// A size in bytes: `512`, `64k`, `1.5g`, `10MiB`; units are powers of 1024.
@@ -128,17 +129,17 @@ pub fn sysctl(text: &str) -> Result<(String, String), String> {
 }
 
 /// `NAME:ADDRESS` or `NAME=ADDRESS`.
-pub fn host(text: &str) -> Result<(String, std::net::IpAddr), String> {
+pub fn host(text: &str) -> Result<(String, HostAddress), String> {
     let (name, address) = text
         .split_once(['=', ':'])
         .filter(|(name, _)| !name.is_empty() && !name.contains(char::is_whitespace))
         .ok_or_else(|| format!("bad format for add-host: {text:?}"))?;
     if address == "host-gateway" {
-        return Err("host-gateway needs a network with a gateway, which does not exist yet".into());
+        return Ok((name.into(), HostAddress::HostGateway));
     }
     let address = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     let address = address.parse().map_err(|_| format!("invalid IP address in add-host: {address:?}"))?;
-    Ok((name.into(), address))
+    Ok((name.into(), HostAddress::Address(address)))
 }
 
 /// A word of `resolv.conf`.

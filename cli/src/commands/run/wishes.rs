@@ -5,21 +5,20 @@
 //! | this | the program, its files, its names |
 //! | [`super::resources`] | how much it may use |
 //! | [`super::security`] | what it may do |
+//! | [`super::network`] | whom it reaches, and who reaches it |
 //! | [`super::health`] | how to find out whether it is well |
 //! | [`super::refused`] | what can't be had |
 //! | [`super::values`] | Docker's grammar of values |
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use onggi_engine::oci::Platform;
 use onggi_engine::run::{
-    LogWish, Mount, Mounted, Network, Notes, PullPolicy, Resolver, Restart, RunRequest, Streams, Tmpfs,
-    VolumesFrom,
+    LogWish, Mount, Mounted, Notes, PullPolicy, Restart, RunRequest, Streams, Tmpfs, VolumesFrom,
 };
 
-use super::{health, refused, resources, security, values, window_size};
+use super::{health, network, refused, resources, security, values, window_size};
 use crate::commands::environment;
 use crate::failure::Failure;
 
@@ -29,9 +28,6 @@ pub struct Wishes {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-    /// Add a custom host-to-IP mapping to the container's /etc/hosts
-    #[arg(long, value_name = "HOST:IP", value_parser = values::host)]
-    add_host: Vec<(String, IpAddr)>,
     /// Add an annotation to the container
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::label)]
     annotation: Vec<(String, String)>,
@@ -41,15 +37,6 @@ pub struct Wishes {
     /// Write the container ID to the file
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
-    /// Set custom DNS servers
-    #[arg(long, value_name = "IP")]
-    dns: Vec<IpAddr>,
-    /// Set DNS options
-    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", value_parser = values::resolver_word)]
-    dns_option: Vec<String>,
-    /// Set custom DNS search domains; '.' for none
-    #[arg(long, value_name = "DOMAIN", value_parser = values::resolver_word)]
-    dns_search: Vec<String>,
     /// Container NIS domain name
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
@@ -92,9 +79,6 @@ pub struct Wishes {
     /// Name of the container
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Network of the container: none (loopback only, the default until networks exist) or host
-    #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "none", value_parser = network)]
-    network: Network,
     /// The platform wanted if the image has several, as os[/arch[/variant]]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
@@ -146,6 +130,8 @@ pub struct Wishes {
     #[command(flatten)]
     health: health::Options,
     #[command(flatten)]
+    network: network::Options,
+    #[command(flatten)]
     resources: resources::Options,
     #[command(flatten)]
     security: security::Options,
@@ -160,7 +146,7 @@ impl Wishes {
     }
 
     /// As the engine takes them. Of a container that runs `detached` nobody gets the streams.
-    pub fn into_request(self, detached: bool) -> Result<RunRequest, Failure> {
+    pub fn into_request(self, detached: bool, default_network: Option<&str>) -> Result<RunRequest, Failure> {
         let mut words = self.words.into_iter();
         let image = words.next().unwrap_or_default();
         // What looks like a flag in the image's place is a flag that does not exist.
@@ -182,6 +168,7 @@ impl Wishes {
             output: attached("stdout", true),
             error: attached("stderr", true),
         };
+        let wished = self.network.into_wishes(default_network).map_err(Failure::Input)?;
         Ok(RunRequest {
             image,
             command: words.collect(),
@@ -195,13 +182,9 @@ impl Wishes {
             interactive: self.interactive,
             name: self.name,
             id_file: self.cidfile,
-            network: self.network,
-            resolver: Resolver {
-                servers: self.dns,
-                search: self.dns_search,
-                options: self.dns_option,
-                hosts: self.add_host,
-            },
+            network: wished.network,
+            publishing: wished.publishing,
+            resolver: wished.resolver,
             platform: self.platform,
             pull: self.pull,
             read_only: self.read_only,
@@ -227,17 +210,6 @@ impl Wishes {
             },
             workdir: self.workdir,
         })
-    }
-}
-
-fn network(text: &str) -> Result<Network, String> {
-    match text {
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        other if other.starts_with("container:") => {
-            Ok(Network::Container(other["container:".len()..].into()))
-        }
-        _ => Err("networks with addresses do not exist yet: none and host do".into()),
     }
 }
 

@@ -1,0 +1,254 @@
+//! Networks made, listed and removed, and containers connected to them at any time.
+
+use std::fs;
+use std::io::Write;
+
+use onggi_network::{Definition, Endpoint, EndpointWish, Guest, NetworkNamespace, NetworkWish, dns};
+
+use super::Attachment;
+use crate::Engine;
+use crate::containers::{ContainerDetails, now};
+use crate::error::{Error, Result};
+use crate::run::Network;
+
+/// A network and who is connected.
+#[derive(Clone, Debug)]
+pub struct NetworkDetails {
+    /// What it is.
+    pub definition: Definition,
+    /// `bridge`; `host` and `null` for the two that are no networks.
+    pub driver: &'static str,
+    /// The containers that run and are connected.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A network of a container that runs.
+#[derive(Clone, Debug)]
+pub struct ContainerNetwork {
+    /// The network.
+    pub network: Definition,
+    /// The container's place in it.
+    pub endpoint: Endpoint,
+}
+
+/// A container that is to be connected.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectRequest {
+    /// The network, by name or ID.
+    pub network: String,
+    /// The container, by name or ID.
+    pub container: String,
+    /// What is wished of the network.
+    pub wish: EndpointWish,
+}
+
+impl Engine {
+    /// Makes a network.
+    pub fn create_network(&self, wish: NetworkWish) -> Result<Definition> {
+        self.store()?;
+        Ok(self.networks()?.create(&NetworkWish { created: now(), ..wish })?)
+    }
+
+    /// All networks by name, with `host` and `none`.
+    pub fn list_networks(&self) -> Result<Vec<NetworkDetails>> {
+        self.store()?;
+        let networks = self.networks()?;
+        self.find_network(&networks, onggi_network::DEFAULT_NETWORK)?;
+        let mut all = vec![special("host", "host"), special("none", "null")];
+        for definition in networks.all()? {
+            let endpoints = self.live(networks.endpoints(&definition)?);
+            all.push(NetworkDetails { definition, driver: "bridge", endpoints });
+        }
+        all.sort_by(|a, b| a.definition.name.cmp(&b.definition.name));
+        Ok(all)
+    }
+
+    /// The network that a name, an ID or the beginning of an ID means.
+    pub fn network(&self, text: &str) -> Result<NetworkDetails> {
+        match text {
+            "host" => return Ok(special("host", "host")),
+            "none" => return Ok(special("none", "null")),
+            _ => {}
+        }
+        self.store()?;
+        let networks = self.networks()?;
+        let definition = self.find_network(&networks, text)?;
+        let endpoints = self.live(networks.endpoints(&definition)?);
+        Ok(NetworkDetails { definition, driver: "bridge", endpoints })
+    }
+
+    /// Removes a network that no running container is connected to.
+    pub fn remove_network(&self, text: &str) -> Result<()> {
+        if matches!(text, "host" | "none") {
+            return Err(onggi_network::Error::Predefined { name: text.into(), op: "removed" }.into());
+        }
+        self.store()?;
+        let networks = self.networks()?;
+        let definition = self.find_network(&networks, text)?;
+        self.give_back_of_the_dead(&networks)?;
+        Ok(networks.remove(&definition)?)
+    }
+
+    /// Gives back what containers hold that run no more.
+    fn give_back_of_the_dead(&self, networks: &onggi_network::Networks) -> Result<()> {
+        Ok(networks.sweep(&|id| self.look(id).is_alive())?)
+    }
+
+    /// Connects a container; one that does not run will be at its next start.
+    pub fn connect_network(&self, request: &ConnectRequest) -> Result<()> {
+        let details = self.container(&request.container)?;
+        self.store()?;
+        let networks = self.networks()?;
+        let network = self.find_network(&networks, &request.network)?;
+        let mut joined = joined(&details)?;
+        if joined.iter().any(|one| is_named(&network, &one.network)) {
+            let (container, network) = (details.record.name, network.name);
+            return Err(onggi_network::Error::Connected { container, network }.into());
+        }
+        if let Some(pid) = details.pid {
+            let inside = NetworkNamespace::of(pid)?;
+            let guest = Guest {
+                id: &details.record.id,
+                name: &details.record.name,
+                networks: &[],
+                ports: &[],
+                default_ip: self.settings().publish_address,
+            };
+            let endpoint = networks.connect(&network, &guest, &request.wish, &inside)?;
+            self.tell_names(&details, &network, &endpoint, &inside)?;
+        }
+        joined.push(Attachment { network: network.name.clone(), wish: request.wish.clone() });
+        self.keep_networks(details, joined)
+    }
+
+    /// Takes a network from a container.
+    pub fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        self.store()?;
+        let networks = self.networks()?;
+        let network = self.find_network(&networks, network)?;
+        let details = match self.container(container) {
+            // Of a container that is gone, by its ID.
+            Err(Error::NoContainer { .. }) if force => return Ok(networks.release(container)?),
+            other => other?,
+        };
+        let mut joined = joined(&details)?;
+        let before = joined.len();
+        joined.retain(|one| !is_named(&network, &one.network));
+        let was_joined = joined.len() < before;
+        let not_connected = || -> Error {
+            let (container, network) = (details.record.name.clone(), network.name.clone());
+            onggi_network::Error::NotConnected { container, network }.into()
+        };
+        match details.pid {
+            Some(pid) => match networks.disconnect(&network, &details.record.id, &NetworkNamespace::of(pid)?)
+            {
+                Err(onggi_network::Error::NotConnected { .. }) if was_joined => {}
+                Err(onggi_network::Error::NotConnected { .. }) => return Err(not_connected()),
+                other => other?,
+            },
+            None if !was_joined => return Err(not_connected()),
+            None => {}
+        }
+        self.keep_networks(details, joined)
+    }
+
+    /// The networks of a container that runs, in the order of its interfaces.
+    pub fn networks_of(&self, id: &str) -> Result<Vec<ContainerNetwork>> {
+        if !self.look(id).is_alive() {
+            return Ok(Vec::new());
+        }
+        let all = self.networks()?.of_container(id)?;
+        Ok(all.into_iter().map(|(network, endpoint)| ContainerNetwork { network, endpoint }).collect())
+    }
+
+    fn live(&self, mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+        endpoints.retain(|one| self.look(&one.container).is_alive());
+        endpoints
+    }
+
+    /// The container's record with these networks.
+    fn keep_networks(&self, details: ContainerDetails, joined: Vec<Attachment>) -> Result<()> {
+        let mut record = details.record;
+        record.request.network = if joined.is_empty() { Network::None } else { Network::Joined(joined) };
+        record.write(&details.dir)
+    }
+
+    /// Lets a running container know its new name and, if it has no resolver yet, the names of others.
+    /// Its files are mounted, so they change where they lie.
+    fn tell_names(
+        &self,
+        details: &ContainerDetails,
+        network: &Definition,
+        endpoint: &Endpoint,
+        inside: &NetworkNamespace,
+    ) -> Result<()> {
+        let hosts = details.dir.join("hosts");
+        let failed = |path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| Error::Write { path, source }
+        };
+        let hostname = fs::read_to_string(details.dir.join("hostname")).unwrap_or_default();
+        let lines = endpoint.addresses.iter().map(|address| format!("{address}\t{}\n", hostname.trim()));
+        let file = fs::OpenOptions::new().append(true).open(&hosts);
+        file.and_then(|mut file| file.write_all(lines.collect::<String>().as_bytes()))
+            .map_err(failed(&hosts))?;
+        let conf = details.dir.join("resolv.conf");
+        let text = fs::read_to_string(&conf).unwrap_or_default();
+        let server = format!("nameserver {}", dns::RESOLVER);
+        let Some(pid) =
+            details.pid.filter(|_| network.has_names() && !text.lines().any(|line| line == server))
+        else {
+            return Ok(());
+        };
+        let wish = dns::ResolverWish {
+            root: self.settings().root.clone(),
+            runroot: self.settings().runroot.clone(),
+            container: details.record.id.clone(),
+            servers: details.record.request.resolver.servers.clone(),
+        };
+        dns::start(wish, inside, std::os::fd::AsFd::as_fd(&dns::pidfd(pid)?))?;
+        let others =
+            text.lines().filter(|line| !line.starts_with("nameserver")).map(|line| format!("{line}\n"));
+        let text = format!("{}{server}\noptions ndots:0\n", others.collect::<String>());
+        fs::write(&conf, text).map_err(failed(&conf))
+    }
+}
+
+/// The networks that a container was made for.
+fn joined(details: &ContainerDetails) -> Result<Vec<Attachment>> {
+    let network = || onggi_network::DEFAULT_NETWORK.into();
+    Ok(match &details.record.request.network {
+        Network::Joined(list) => list.clone(),
+        Network::Default => vec![Attachment { network: network(), wish: EndpointWish::default() }],
+        Network::None => Vec::new(),
+        Network::Host | Network::Container(_) => {
+            return Err(Error::flag(
+                "network connect",
+                "the container has the network of the host or of another container",
+            ));
+        }
+    })
+}
+
+fn is_named(network: &Definition, text: &str) -> bool {
+    network.name == text
+        || (network.is_default() && text == "default")
+        || (!text.is_empty() && network.id.starts_with(text))
+}
+
+/// What Docker lists as a network and isn't one.
+fn special(name: &str, driver: &'static str) -> NetworkDetails {
+    // The digests of the two words: always the same.
+    let id = onggi_oci::Digest::sha256(format!("onggi network {name}").as_bytes()).hex().to_owned();
+    let definition = Definition {
+        id,
+        name: name.into(),
+        bridge: String::new(),
+        ranges: Vec::new(),
+        internal: false,
+        options: std::collections::BTreeMap::new(),
+        labels: std::collections::BTreeMap::new(),
+        created: String::new(),
+    };
+    NetworkDetails { definition, driver, endpoints: Vec::new() }
+}
