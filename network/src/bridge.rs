@@ -199,8 +199,9 @@ pub(crate) fn unplug(endpoint: &Endpoint) -> Result<()> {
 /// A name for an interface in the current namespace that none has yet: `eth0`, `eth1`, …
 pub(crate) fn free_interface() -> Result<String> {
     let links = socket()?.links().map_err(Error::link("list", "the interfaces"))?;
-    let free =
-        (0..).map(|number| format!("eth{number}")).find(|name| links.iter().all(|link| link.name != *name));
+    let free = (0..=links.len())
+        .map(|number| format!("eth{number}"))
+        .find(|name| links.iter().all(|link| link.name != *name));
     free.ok_or(Error::System { op: "name an interface", source: io::ErrorKind::QuotaExceeded.into() })
 }
 

@@ -39,7 +39,7 @@ impl NetworkNamespace {
     /// # Errors
     /// [`Error::System`] without the right to enter it, else that of `work`.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let done = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let (tell, told) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
                 let _ = tell.send(rustix::thread::gettid());
@@ -54,8 +54,7 @@ impl NetworkNamespace {
                 wait_for_end(thread);
             }
             done
-        });
-        done
+        })
     }
 }
 

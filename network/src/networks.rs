@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -63,7 +64,14 @@ pub struct Guest<'a> {
 pub struct Reserved {
     /// For each network, in order.
     pub endpoints: Vec<(Definition, Endpoint)>,
-    _ports: Vec<Reservation>,
+    port_locks: Vec<Reservation>,
+}
+
+impl Reserved {
+    /// What holds the ports, for another process that outlives this one.
+    pub fn take_locks(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.port_locks).into_iter().filter_map(|port| port.socket).collect()
+    }
 }
 
 impl Networks {
@@ -190,15 +198,14 @@ impl Networks {
             }
             Err(Error::invalid(what, format!("{address} is no address of a host in {subnet}")))
         };
-        let gateway = match wish.gateway {
-            Some(gateway) => within("gateway", gateway)?,
-            None => {
-                // The first of the range, where one is given (as Docker), else of the subnet.
-                let from = wish.ip_range.unwrap_or(subnet);
-                let mut all = (0..).map_while(|offset| from.nth(offset));
-                let first = all.find(|address| subnet.is_host(*address));
-                first.ok_or_else(|| Error::invalid("ip range", format!("{from} has no host of {subnet}")))?
-            }
+        let gateway = if let Some(gateway) = wish.gateway {
+            within("gateway", gateway)?
+        } else {
+            // The first of the range, where one is given (as Docker), else of the subnet.
+            let from = wish.ip_range.unwrap_or(subnet);
+            let mut all = (0..).map_while(|offset| from.nth(offset));
+            let first = all.find(|address| subnet.is_host(*address));
+            first.ok_or_else(|| Error::invalid("ip range", format!("{from} has no host of {subnet}")))?
         };
         if let Some(ip_range) = wish.ip_range
             && !(subnet.contains(ip_range.first()) && subnet.contains(ip_range.last()))
@@ -293,7 +300,7 @@ impl Networks {
     /// # Errors
     /// [`Error::AddressTaken`], [`Error::AddressesExhausted`], [`Error::PortTaken`], [`Error::Invalid`].
     pub fn reserve(&self, guest: &Guest<'_>) -> Result<Reserved> {
-        let mut reserved = Reserved { endpoints: Vec::new(), _ports: Vec::new() };
+        let mut reserved = Reserved { endpoints: Vec::new(), port_locks: Vec::new() };
         let outcome = self.reserve_into(guest, &mut reserved);
         match outcome {
             Ok(()) => Ok(reserved),
@@ -323,7 +330,7 @@ impl Networks {
         let default = network.binding().unwrap_or(guest.default_ip);
         let (ports, reservations) = self.take_ports(guest.ports, default, endpoint)?;
         endpoint.ports = ports;
-        reserved._ports = reservations;
+        reserved.port_locks = reservations;
         Endpoints::of(&self.state, network).put(endpoint)
     }
 
@@ -463,7 +470,8 @@ impl Networks {
         }
         let interface = inside.inside(bridge::free_interface)?;
         let endpoint = self.claim(network, guest, wish, interface)?;
-        let reserved = Reserved { endpoints: vec![(network.clone(), endpoint.clone())], _ports: Vec::new() };
+        let reserved =
+            Reserved { endpoints: vec![(network.clone(), endpoint.clone())], port_locks: Vec::new() };
         let plugged = self.plug(&reserved, inside);
         if plugged.is_err() {
             Endpoints::of(&self.state, network).release(&endpoint)?;

@@ -127,7 +127,7 @@ pub struct Reservation {
     /// Which one.
     pub published: Published,
     /// Held, never read. SCTP has none on kernels without it: there the table alone speaks.
-    _socket: Option<OwnedFd>,
+    pub(crate) socket: Option<OwnedFd>,
 }
 
 /// How often a random port that is somebody's for another protocol is tried anew.
@@ -157,7 +157,7 @@ pub(crate) fn reserve(
                     taken = Some((published.host_port, Holder::Container(name)));
                     continue;
                 }
-                return Ok(Reservation { published, _socket: socket });
+                return Ok(Reservation { published, socket });
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let holder = others(&published).map(Holder::Container);

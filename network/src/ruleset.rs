@@ -257,30 +257,22 @@ fn add_rules(batch: &mut Batch<'_>) {
         }
     };
     let loopback = [127];
-    rule(&|r| {
-        r.from_interfaces(BRIDGE_PREFIX).version(true).ipv4_begins(true, &loopback).verdict(Verdict::Drop)
-    });
-    rule(&|r| {
-        r.from_interfaces(BRIDGE_PREFIX).version(true).ipv4_begins(false, &loopback).verdict(Verdict::Drop)
-    });
-    rule(&|r| r.to_this_host().verdict(Verdict::Jump("publish")));
-    rule(&|r| r.to_this_host().verdict(Verdict::Jump("publish")));
+    rule(&|r| r.enters_by(BRIDGE_PREFIX).version(true).ipv4_begins(true, &loopback).verdict(Verdict::Drop));
+    rule(&|r| r.enters_by(BRIDGE_PREFIX).version(true).ipv4_begins(false, &loopback).verdict(Verdict::Drop));
+    rule(&|r| r.is_for_this_host().verdict(Verdict::Jump("publish")));
+    rule(&|r| r.is_for_this_host().verdict(Verdict::Jump("publish")));
     rule(&|r| r.version(true).service(true, true).look_up("ports4").redirect(true));
     rule(&|r| r.version(true).service(true, false).look_up("wild4").redirect(true));
     rule(&|r| r.version(false).service(false, true).look_up("ports6").redirect(false));
     rule(&|r| r.version(false).service(false, false).look_up("wild6").redirect(false));
-    rule(&|r| r.to_interfaces(BRIDGE_PREFIX, true).version(true).ipv4_begins(false, &loopback).masquerade());
+    rule(&|r| r.leaves_by(BRIDGE_PREFIX, true).version(true).ipv4_begins(false, &loopback).masquerade());
     rule(&|r| r.marked(HAIRPIN).masquerade());
-    rule(&|r| {
-        r.to_interfaces(BRIDGE_PREFIX, false).version(true).source(true).is_in("subnets4").masquerade()
-    });
-    rule(&|r| {
-        r.to_interfaces(BRIDGE_PREFIX, false).version(false).source(false).is_in("subnets6").masquerade()
-    });
+    rule(&|r| r.leaves_by(BRIDGE_PREFIX, false).version(true).source(true).is_in("subnets4").masquerade());
+    rule(&|r| r.leaves_by(BRIDGE_PREFIX, false).version(false).source(false).is_in("subnets6").masquerade());
     rule(&|r| r.interfaces().is_in("same").redirected().mark(HAIRPIN));
     rule(&|r| r.interfaces().is_in("same").verdict(Verdict::Accept));
     rule(&|r| r.interface().is_in("internal").verdict(Verdict::Drop));
-    rule(&|r| r.to_interfaces(BRIDGE_PREFIX, true).verdict(Verdict::Goto("inbound")));
+    rule(&|r| r.leaves_by(BRIDGE_PREFIX, true).verdict(Verdict::Goto("inbound")));
     rule(&|r| r.established().verdict(Verdict::Accept));
     rule(&|r| r.redirected().verdict(Verdict::Accept));
     rule(&|r| r.verdict(Verdict::Drop));

@@ -1,4 +1,5 @@
 //! Networks in namespaces that the tests make: a thread of its own is the "host".
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};

@@ -15,7 +15,7 @@ use super::record::Record;
 use super::state::{State, UNSEEN};
 use crate::Engine;
 use crate::error::{Error, Result};
-use crate::run::{Network, groups};
+use crate::run::groups;
 use crate::volumes;
 
 impl Engine {
@@ -56,11 +56,9 @@ impl Engine {
         if let Some(record) = &record {
             groups::sweep(&record.cgroup);
         }
-        if record
-            .as_ref()
-            .is_none_or(|record| matches!(record.request.network, Network::Default | Network::Joined(_)))
-        {
-            self.networks()?.release(id)?;
+        match &record {
+            Some(record) => self.release_network(record)?,
+            None => self.networks()?.release(id)?,
         }
         match record {
             Some(record) if !record.request.remove => {

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use onggi_network::{
@@ -44,6 +45,8 @@ pub(crate) struct Connection(Option<Rc<Joined>>);
 struct Joined {
     networks: Networks,
     reserved: Reserved,
+    /// Whether somebody else gives it back.
+    kept: bool,
     resolver: Option<dns::ResolverWish>,
     /// What the runtime could only pass on as words.
     failure: RefCell<Option<onggi_network::Error>>,
@@ -91,7 +94,7 @@ impl Connection {
             container: record.id.clone(),
             servers: servers.clone(),
         });
-        let joined = Joined { networks, reserved, resolver, failure: RefCell::new(None) };
+        let joined = Joined { networks, reserved, kept: false, resolver, failure: RefCell::new(None) };
         Ok(Self(Some(Rc::new(joined))))
     }
 
@@ -123,6 +126,16 @@ impl Connection {
         })
     }
 
+    /// What must stay open as long as the container runs, for whoever looks after it from now on and
+    /// calls [`Engine::release_network`] at its end.
+    pub(crate) fn into_locks(self) -> Vec<OwnedFd> {
+        let mut joined = self.0.and_then(Rc::into_inner);
+        joined.as_mut().map_or_else(Vec::new, |joined| {
+            joined.kept = true;
+            joined.reserved.take_locks()
+        })
+    }
+
     /// The reason of a start that failed, where it was the network.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.0.as_ref()?.failure.borrow_mut().take().map(Into::into)
@@ -142,12 +155,23 @@ impl Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         // What stays behind goes with the next sweep.
         let _ = self.networks.release_reserved(&self.reserved);
     }
 }
 
 impl Engine {
+    /// Gives back what a container that has ended had of its networks.
+    pub(crate) fn release_network(&self, record: &Record) -> Result<()> {
+        if matches!(record.request.network, Network::Default | Network::Joined(_)) {
+            self.networks()?.release(&record.id)?;
+        }
+        Ok(())
+    }
+
     /// A network by name or ID; the default one is made now if it has to be.
     pub(crate) fn find_network(&self, networks: &Networks, text: &str) -> Result<Definition> {
         if matches!(text, onggi_network::DEFAULT_NETWORK | "default") {

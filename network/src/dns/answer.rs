@@ -159,12 +159,10 @@ impl Names {
         // A whole address, not a part of the tree.
         let full = if wanted.addr().is_ipv4() { 32 } else { 128 };
         let address = (wanted.prefix_len() == full).then(|| wanted.addr())?;
-        for (network, endpoints) in &self.known {
-            for endpoint in endpoints.iter().filter(|one| one.addresses.contains(&address)) {
-                let target = Name::from_ascii(format!("{}.{}.", endpoint.name, network.name)).ok()?;
-                return Some(vec![Record::from_rdata(name.clone(), TTL, RData::PTR(rdata::PTR(target)))]);
-            }
-        }
-        None
+        self.known.iter().find_map(|(network, endpoints)| {
+            let endpoint = endpoints.iter().find(|one| one.addresses.contains(&address))?;
+            let target = Name::from_ascii(format!("{}.{}.", endpoint.name, network.name)).ok()?;
+            Some(vec![Record::from_rdata(name.clone(), TTL, RData::PTR(rdata::PTR(target)))])
+        })
     }
 }

@@ -115,16 +115,13 @@ impl Pending {
         if self.done || now < self.deadline {
             return;
         }
-        match ask(&self.query, servers, self.asked) {
-            Some((asked, socket)) => {
-                self.socket = socket;
-                self.asked = asked;
-                self.deadline = now + PATIENCE;
-            }
-            None => {
-                fail(&self.query, self.client, udp);
-                self.done = true;
-            }
+        if let Some((asked, socket)) = ask(&self.query, servers, self.asked) {
+            self.socket = socket;
+            self.asked = asked;
+            self.deadline = now + PATIENCE;
+        } else {
+            fail(&self.query, self.client, udp);
+            self.done = true;
         }
     }
 }

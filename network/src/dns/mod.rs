@@ -80,7 +80,7 @@ pub fn start(wish: ResolverWish, inside: &NetworkNamespace, first: BorrowedFd<'_
             if detach(&kept, null.as_fd()).is_err() {
                 return 1;
             }
-            serve(wish, &udp, tcp, first);
+            serve(wish, &udp, &tcp, first);
             0
         });
         i32::from(forked.is_err())
@@ -116,7 +116,7 @@ fn detach(kept: &[BorrowedFd<'_>], null: BorrowedFd<'_>) -> std::io::Result<()> 
 }
 
 /// Answers until the container's first process ends.
-fn serve(wish: ResolverWish, udp: &UdpSocket, tcp: TcpListener, first: BorrowedFd<'_>) {
+fn serve(wish: ResolverWish, udp: &UdpSocket, tcp: &TcpListener, first: BorrowedFd<'_>) {
     if udp.set_nonblocking(true).is_err() {
         return;
     }
@@ -130,7 +130,7 @@ fn serve(wish: ResolverWish, udp: &UdpSocket, tcp: TcpListener, first: BorrowedF
     let mut pending: Vec<Pending> = Vec::new();
     let mut buffer = vec![0; MAX_UDP];
     loop {
-        let ready = wait(udp, &tcp, first, &pending);
+        let ready = wait(udp, tcp, first, &pending);
         if ready.ended {
             return;
         }

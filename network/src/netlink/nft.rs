@@ -20,9 +20,9 @@ const GETCHAIN: u16 = SUBSYSTEM | 4;
 const NEWRULE: u16 = SUBSYSTEM | 6;
 const GETRULE: u16 = SUBSYSTEM | 7;
 const NEWSET: u16 = SUBSYSTEM | 9;
-const NEWSETELEM: u16 = SUBSYSTEM | 12;
-const GETSETELEM: u16 = SUBSYSTEM | 13;
-const DELSETELEM: u16 = SUBSYSTEM | 14;
+const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+const GETSETELEM: u16 = SUBSYSTEM | 0xd;
+const DELSETELEM: u16 = SUBSYSTEM | 0xe;
 
 /// `NFPROTO_INET`: both versions of IP.
 const INET: u8 = 1;
@@ -273,12 +273,12 @@ impl Rule<'_, '_> {
     }
 
     /// The name of the interface that it came in by begins with this.
-    pub(crate) fn from_interfaces(&mut self, prefix: &str) -> &mut Self {
+    pub(crate) fn enters_by(&mut self, prefix: &str) -> &mut Self {
         self.meta(6, R0).compare(R0, true, prefix.as_bytes())
     }
 
     /// The name of the interface that it goes out by begins with this, or does not.
-    pub(crate) fn to_interfaces(&mut self, prefix: &str, wanted: bool) -> &mut Self {
+    pub(crate) fn leaves_by(&mut self, prefix: &str, wanted: bool) -> &mut Self {
         self.meta(7, R0).compare(R0, wanted, prefix.as_bytes())
     }
 
@@ -326,7 +326,7 @@ impl Rule<'_, '_> {
     }
 
     /// Only what goes to an address of this host.
-    pub(crate) fn to_this_host(&mut self) -> &mut Self {
+    pub(crate) fn is_for_this_host(&mut self) -> &mut Self {
         const DESTINATION: u32 = 2;
         const ADDRESS_TYPE: u32 = 3;
         const LOCAL: u32 = 2;

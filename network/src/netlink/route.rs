@@ -209,14 +209,14 @@ impl Socket {
         self.send(request)?;
         let mut buffer = vec![0; super::RECEIVE];
         let length = self.receive(&mut buffer)?;
-        for message in super::Messages(&buffer[..length]) {
-            if message.kind == super::ERROR {
-                let code = i32::from_ne_bytes(first_four(message.body));
-                return if code == 0 { Ok(None) } else { Err(io::Error::from_raw_os_error(-code)) };
-            }
+        let Some(message) = super::Messages(&buffer[..length]).next() else { return Ok(None) };
+        if message.kind != super::ERROR {
             return Ok(Some(message.body.to_vec()));
         }
-        Ok(None)
+        match i32::from_ne_bytes(first_four(message.body)) {
+            0 => Ok(None),
+            code => Err(io::Error::from_raw_os_error(-code)),
+        }
     }
 }
 
