@@ -2,6 +2,8 @@
 //!
 //! Filters of one key are alternatives, filters of different keys must all hold, as in Docker.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use onggi_engine::image::store::ImageSummary;
 use onggi_engine::oci::Reference;
@@ -37,6 +39,28 @@ impl Filters {
 
     fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.pairs.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether labels and age are as the filters `label`, `label!` and `until` want them.
+    pub fn match_labels_and_age(
+        &self,
+        labels: &BTreeMap<String, String>,
+        created: Option<Timestamp>,
+    ) -> Result<bool, Failure> {
+        let has_label = |wanted: &str| match wanted.split_once('=') {
+            Some((key, value)) => labels.get(key).is_some_and(|have| have == value),
+            None => labels.contains_key(wanted),
+        };
+        if !self.values("label").all(has_label) || self.values("label!").any(has_label) {
+            return Ok(false);
+        }
+        for value in self.values("until") {
+            let limit = moment(value)?;
+            if created.is_none_or(|created| created >= limit) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether one of the `reference` filters means this name.

@@ -23,6 +23,8 @@ mod login;
 mod logout;
 mod logs;
 mod man;
+mod network;
+mod port;
 mod ps;
 mod pull;
 mod push;
@@ -63,6 +65,8 @@ pub enum Command {
     Export(export::Options),
     /// Make an image of the files in a tar archive
     Import(import::Options),
+    /// List port mappings or a specific mapping for the container
+    Port(port::Options),
     /// List containers
     Ps(ps::Options),
     /// Remove containers
@@ -97,6 +101,9 @@ pub enum Command {
     /// Manage containers
     #[command(subcommand)]
     Container(container::Command),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Command),
     /// Manage images
     #[command(subcommand)]
     Image(image::Command),
@@ -131,6 +138,7 @@ impl Command {
             Self::Commit(options) => options.run(session),
             Self::Export(options) => options.run(session),
             Self::Import(options) => options.run(session),
+            Self::Port(options) => options.run(session),
             Self::Ps(options) => options.run(session),
             Self::Rm(options) => options.run(session),
             Self::Build(options) => options.run(session),
@@ -146,6 +154,7 @@ impl Command {
             Self::Load(options) => options.run(session),
             Self::Login(options) => options.run(session),
             Self::Logout(options) => options.run(session),
+            Self::Network(command) => command.run(session),
             Self::Image(command) => command.run(session),
             Self::Volume(command) => command.run(session),
             Self::System(command) => command.run(session),

@@ -1,9 +1,11 @@
 //! `onggi ps`: lists containers.
 
 use jiff::Timestamp;
+use onggi_engine::Engine;
 use onggi_engine::containers::{ContainerDetails, Status};
 use serde_json::{Value, json};
 
+use super::network::of_container;
 use crate::failure::Failure;
 use crate::output::human;
 use crate::output::listing::Listing;
@@ -60,13 +62,14 @@ impl Options {
         let by_state = filters.iter().any(|(key, _)| key == "status" || key == "exited");
         let last = if self.latest { Some(1) } else { self.last };
         let every = self.all || last.is_some() || by_state;
-        let all = session.engine()?.containers()?;
+        let engine = session.engine()?;
+        let all = engine.containers()?;
         let shown = all.iter().filter(|one| (every || one.status.has_program()) && matches(one, &filters));
         let shown = shown.take(last.unwrap_or(usize::MAX));
         if self.quiet {
             return session.print(&shown.map(|one| self.id(one) + "\n").collect::<String>());
         }
-        let rows: Vec<Value> = shown.map(|one| self.row(one)).collect();
+        let rows: Vec<Value> = shown.map(|one| self.row(&engine, one)).collect::<Result<_, _>>()?;
         session.print(&LISTING.render(self.format.as_deref(), &rows).map_err(Failure::template)?)
     }
 
@@ -84,14 +87,14 @@ impl Options {
         if self.no_trunc { id.clone() } else { id.chars().take(SHORT_ID).collect() }
     }
 
-    fn row(&self, one: &ContainerDetails) -> Value {
+    fn row(&self, engine: &Engine, one: &ContainerDetails) -> Result<Value, Failure> {
         let record = &one.record;
         let created = record.created.parse::<Timestamp>().ok();
         let command = record.arguments.join(" ");
         let command = if self.no_trunc { command.into() } else { human::ellipsis(&command, SHORT_COMMAND) };
         let labels: Vec<String> =
             record.labels().iter().map(|(key, value)| format!("{key}={value}")).collect();
-        json!({
+        Ok(json!({
             "ID": self.id(one),
             "Image": record.image.reference,
             "Command": format!("\"{command}\""),
@@ -99,10 +102,10 @@ impl Options {
             "CreatedAt": created.map_or_else(|| "N/A".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S %z UTC").to_string()),
             "Status": status(one),
             "State": one.status.word(),
-            "Ports": "",
+            "Ports": of_container::column(engine, one)?,
             "Names": record.name,
             "Labels": labels.join(","),
-        })
+        }))
     }
 }
 

@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use onggi_engine::Engine;
 use onggi_engine::containers::{ContainerDetails, Status};
 use onggi_engine::oci::Reference;
-use onggi_engine::run::{MountKind, MountPoint, Network};
+use onggi_engine::run::{MountKind, MountPoint};
 use serde_json::{Map, Value, json};
 
 use super::host_config;
+use crate::commands::network::of_container;
 use crate::failure::Failure;
 
 /// Go's moment that never was.
@@ -54,7 +55,7 @@ pub(in crate::commands) fn value(
         },
         "Mounts": mounts(details),
         "Config": config(details),
-        "NetworkSettings": network_settings(details),
+        "NetworkSettings": of_container::settings(engine, details)?,
     });
     if let (true, Some(object)) = (size, object.as_object_mut()) {
         let sizes = engine.container_size(details)?;
@@ -127,8 +128,10 @@ fn config(details: &ContainerDetails) -> Value {
     put("AttachStdin", json!(request.streams.input));
     put("AttachStdout", json!(request.streams.output));
     put("AttachStderr", json!(request.streams.error));
-    if !config.exposed_ports.is_empty() {
-        put("ExposedPorts", Value::Object(names(&config.exposed_ports)));
+    let exposed: Map<String, Value> =
+        of_container::exposed(details).into_iter().map(|name| (name, json!({}))).collect();
+    if !exposed.is_empty() {
+        put("ExposedPorts", Value::Object(exposed));
     }
     put("Tty", json!(record.has_terminal()));
     put("OpenStdin", json!(request.interactive));
@@ -183,63 +186,6 @@ fn mounts(details: &ContainerDetails) -> Vec<Value> {
         Value::Object(object)
     };
     all.into_iter().map(mount).collect()
-}
-
-/// What network the container has, by Docker's name.
-pub(super) fn network_mode(network: &Network) -> String {
-    match network {
-        Network::None => "none".into(),
-        Network::Host => "host".into(),
-        Network::Container(other) => format!("container:{other}"),
-    }
-}
-
-fn network_settings(details: &ContainerDetails) -> Value {
-    let mode = network_mode(&details.record.request.network);
-    let mut networks = Map::new();
-    if matches!(mode.as_str(), "none" | "host") {
-        networks.insert(mode, endpoint());
-    }
-    json!({
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": "",
-        "Ports": {},
-        "HairpinMode": false,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": Value::Null,
-        "SecondaryIPv6Addresses": Value::Null,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": networks,
-    })
-}
-
-fn endpoint() -> Value {
-    json!({
-        "IPAMConfig": Value::Null,
-        "Links": Value::Null,
-        "Aliases": Value::Null,
-        "MacAddress": "",
-        "DriverOpts": Value::Null,
-        "GwPriority": 0,
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": Value::Null,
-    })
 }
 
 /// The image's name as people write it.

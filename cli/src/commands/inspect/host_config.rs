@@ -1,9 +1,8 @@
 //! What was asked of a container, as Docker's `HostConfig` words it: each field of Docker's is there, in Docker's order;
 //! those that onggi has no use for have the value that means nothing.
 
-use std::net::IpAddr;
-
 use onggi_engine::containers::ContainerDetails;
+use onggi_engine::network::HostAddress;
 use onggi_engine::run::{
     DEFAULT_PIDS, Device, DeviceRate, Ipc, MountKind, MountSource, Mounted, Restart, RunRequest, Sharing,
     Tmpfs, Ulimit, UserNamespace,
@@ -11,7 +10,7 @@ use onggi_engine::run::{
 use onggi_runtime::{Defaults, default_spec};
 use serde_json::{Map, Value, json};
 
-use super::container::network_mode;
+use crate::commands::network::of_container;
 
 /// Docker's size of `/dev/shm`.
 const SHM_SIZE: u64 = 64 << 20;
@@ -36,8 +35,8 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
     );
     let driver = request.log.driver.as_deref().filter(|driver| !driver.is_empty()).unwrap_or("json-file");
     put("LogConfig", json!({ "Type": driver, "Config": request.log.options }));
-    put("NetworkMode", json!(network_mode(&request.network)));
-    put("PortBindings", json!({}));
+    put("NetworkMode", json!(of_container::mode(&request.network)));
+    put("PortBindings", of_container::port_bindings(&request.publishing));
     put("RestartPolicy", restart(request.restart));
     put("AutoRemove", json!(request.remove));
     put("VolumeDriver", json!(""));
@@ -53,7 +52,7 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
     put("Dns", json!(request.resolver.servers));
     put("DnsOptions", json!(request.resolver.options));
     put("DnsSearch", json!(request.resolver.search));
-    let host = |(name, address): &(String, IpAddr)| json!(format!("{name}:{address}"));
+    let host = |(name, address): &(String, HostAddress)| json!(format!("{name}:{address}"));
     put("ExtraHosts", list(request.resolver.hosts.iter().map(host).collect()));
     put("GroupAdd", texts(&request.group_add));
     put("IpcMode", json!(ipc(&request.namespaces.ipc)));
@@ -62,7 +61,7 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
     put("OomScoreAdj", json!(resources.oom_score_adj.unwrap_or_default()));
     put("PidMode", json!(sharing(&request.namespaces.pid, "")));
     put("Privileged", json!(security.privileged));
-    put("PublishAllPorts", json!(false));
+    put("PublishAllPorts", json!(request.publishing.all));
     put("ReadonlyRootfs", json!(request.read_only));
     put("SecurityOpt", texts(&security.options));
     if !request.tmpfs.is_empty() {

@@ -14,7 +14,7 @@ use onggi_engine::Engine;
 use onggi_engine::oci::{ErrorKind, Platform};
 use serde_json::Value;
 
-use super::volume;
+use super::{network, volume};
 use crate::failure::Failure;
 use crate::output::json;
 use crate::session::Session;
@@ -79,8 +79,9 @@ impl Options {
         let container = |name: &str| container::value(&engine, &engine.container(name)?, self.size);
         let image = |name: &str| Ok(image::value(&engine.image_details(name, None)?));
         let volume = |name: &str| Ok(volume::value(&engine.volume(name)?));
-        let finders: [(&str, Finder<'_>); 3] =
-            [("container", &container), ("image", &image), ("volume", &volume)];
+        let network = |name: &str| Ok(network::value(&engine.network(name)?));
+        let finders: [(&str, Finder<'_>); 4] =
+            [("container", &container), ("image", &image), ("network", &network), ("volume", &volume)];
         let find = |name: &str| {
             for (_, find) in finders.iter().filter(|(known, _)| kind.is_empty() || *known == kind) {
                 match find(name) {

@@ -6,6 +6,7 @@ use onggi_engine::network::{Attachment, EndpointWish, HostAddress, Mac, PortWish
 use onggi_engine::run::{Network, Resolver};
 
 use super::values;
+use crate::commands::network::of_container;
 
 /// The network of the container
 #[derive(Debug, clap::Args)]
@@ -101,10 +102,11 @@ impl Options {
         if !publishing.ports.is_empty() || publishing.all {
             match &network {
                 Network::Host | Network::None => {
-                    return Err(
-                        "--publish needs a network: with --network host and none there is nothing to publish"
-                            .into(),
-                    );
+                    let flag = if publishing.all { "--publish-all" } else { "--publish" };
+                    let mode = of_container::mode(&network);
+                    return Err(format!(
+                        "{flag} needs a network with addresses; with --network {mode} there is nothing to publish"
+                    ));
                 }
                 Network::Container(_) => {
                     return Err(
@@ -133,13 +135,16 @@ fn put_together(chosen: Vec<Chosen>, wish: EndpointWish) -> Result<Network, Stri
         match one {
             Chosen::Mode(mode) if count > 1 => {
                 return Err(format!(
-                    "conflicting options: {mode:?} is no network that can be joined with others"
+                    "conflicting options: --network {} can't be joined with others",
+                    of_container::mode(&mode)
                 ));
             }
             Chosen::Mode(Network::Default) => {}
             Chosen::Mode(mode) if has_wishes => {
                 return Err(format!(
-                    "conflicting options: addresses and aliases need a network, not {mode:?}"
+                    "conflicting options: --ip, --ip6, --mac-address, --link-local-ip and --network-alias need a \
+                     network with addresses, not {}",
+                    of_container::mode(&mode)
                 ));
             }
             Chosen::Mode(mode) => return Ok(mode),
