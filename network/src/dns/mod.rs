@@ -63,6 +63,9 @@ pub struct ResolverWish {
 pub fn start(wish: ResolverWish, inside: &NetworkNamespace, first: BorrowedFd<'_>) -> Result<()> {
     let address = SocketAddr::from((RESOLVER, PORT));
     let (udp, tcp) = inside.inside(|| {
+        // Without it the address can't be had; the container's first process does the same later.
+        onggi_sys::link::loopback_up()
+            .map_err(Error::system("bring up the container's loopback interface"))?;
         let udp =
             UdpSocket::bind(address).map_err(Error::system("listen on 127.0.0.11:53 in the container"))?;
         let tcp =
