@@ -25,6 +25,7 @@ use super::mounts;
 use crate::Engine;
 use crate::containers::random;
 use crate::error::{Error, Result};
+use crate::network::{HostAddress, Names};
 use crate::run::idrange::IdRange;
 use crate::run::user::{self, User};
 use crate::run::{Network, Resolver, Resources, RunRequest, Security, Tmpfs, Ulimit, device, files, spec};
@@ -55,7 +56,8 @@ impl Engine {
         let hostname = exec.hostname.clone().unwrap_or_else(|| HOST_NAME.into());
         // The caller made directories with exact modes; these are ordinary files.
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        let files = files::write(step.dir, &hostname, &request.network, &request.resolver)?;
+        let files =
+            files::write(step.dir, &hostname, &request.network, &request.resolver, &Names::default())?;
         let nodes = if insecure { device::all() } else { Vec::new() };
         let mut parts = spec::Parts {
             arguments: exec.args.clone(),
@@ -176,7 +178,13 @@ fn request(exec: &Exec, step: &RunStep<'_>, hosts: &[(String, std::net::IpAddr)]
             StepNetwork::None => Network::None,
             StepNetwork::Default | StepNetwork::Host => Network::Host,
         },
-        resolver: Resolver { hosts: named.chain(hosts.iter().cloned()).collect(), ..Resolver::default() },
+        resolver: Resolver {
+            hosts: named
+                .chain(hosts.iter().cloned())
+                .map(|(name, address)| (name, HostAddress::Address(address)))
+                .collect(),
+            ..Resolver::default()
+        },
         resources: Resources {
             ulimits: exec.ulimits.iter().map(ulimit).collect(),
             shm_size: exec.shm_size,
