@@ -5,6 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use onggi_engine::image::store::Storage;
 use onggi_engine::registry::{Options as RegistryOptions, ProxyOptions};
 use onggi_engine::{Engine, Settings};
 
@@ -22,6 +23,9 @@ pub struct GlobalOptions {
     /// Directory of config.json with credentials [default: $DOCKER_CONFIG or ~/.docker]
     #[arg(long, value_name = "DIR", global = true, display_order = 1000)]
     config: Option<PathBuf>,
+    /// How new layers lie on disk: erofs (a file each, for root), dir, or auto, the best that works here
+    #[arg(long, value_name = "FORMAT", global = true, display_order = 1000, value_parser = storage)]
+    storage: Option<Storage>,
     /// A registry that may be spoken to without verified TLS; several are separated by commas
     #[arg(long, value_name = "HOST[:PORT]", global = true, display_order = 1000, value_delimiter = ',')]
     insecure_registry: Vec<String>,
@@ -74,7 +78,14 @@ impl Session {
             })?,
             None => Ipv4Addr::LOCALHOST.into(),
         };
-        Ok(Settings { root, runroot, publish_address, registry: self.registry(home.as_deref()) })
+        let storage = match (self.global.storage, text("ONGGI_STORAGE")) {
+            (Some(storage), _) => storage,
+            (None, Some(text)) => {
+                storage(&text).map_err(|e| Failure::Input(format!("ONGGI_STORAGE: {e}")))?
+            }
+            (None, None) => Storage::Auto,
+        };
+        Ok(Settings { root, runroot, publish_address, storage, registry: self.registry(home.as_deref()) })
     }
 
     fn registry(&self, home: Option<&Path>) -> RegistryOptions {
@@ -150,6 +161,10 @@ fn beside(root: &Path) -> PathBuf {
     let mut name = root.as_os_str().to_owned();
     name.push(".run");
     name.into()
+}
+
+fn storage(text: &str) -> Result<Storage, String> {
+    text.parse()
 }
 
 fn text(name: &str) -> Option<String> {

@@ -1,7 +1,8 @@
 //! Images at rest, as commands see them: list, name, remove, inspect, save, load, prune.
 
 use onggi_image::store::{
-    CheckOptions, CheckReport, Image, ImageSummary, PruneOptions, Pruned, RemoveOptions, Removed, Usage,
+    CheckOptions, CheckReport, Converted, Format, Image, ImageSummary, PruneOptions, Pruned, RemoveOptions,
+    Removed, Usage,
 };
 use onggi_oci::{History, Platform, Reference};
 
@@ -73,6 +74,14 @@ impl Engine {
     /// What takes how much space.
     pub fn usage(&self) -> Result<Usage> {
         Ok(self.store()?.usage()?)
+    }
+
+    /// Gives all layers this format.
+    ///
+    /// # Errors
+    /// This machine can't mount files; a damaged layer; a full disk.
+    pub fn convert(&self, format: Format) -> Result<Converted> {
+        Ok(self.store()?.convert(format)?)
     }
 
     /// Verifies the store, and repairs it if asked.

@@ -95,7 +95,8 @@ impl Engine {
             overlay_xattr: authority.overlay_xattr,
             limits: Limits::default(),
         };
-        let store = Store::open(&self.settings.root, &self.settings.runroot, options)?;
+        let store =
+            Store::open_with(&self.settings.root, &self.settings.runroot, options, self.settings.storage)?;
         Ok(self.opened.get_or_init(|| Opened { store, authority }))
     }
 

@@ -12,6 +12,8 @@ pub struct Settings {
     pub runroot: PathBuf,
     /// The address of this host that ports are published on if none is named.
     pub publish_address: IpAddr,
+    /// Which format layers get that are made from now on.
+    pub storage: onggi_image::store::Storage,
     /// Credentials, certificates, proxies, limits.
     pub registry: onggi_registry_client::Options,
 }

@@ -174,6 +174,12 @@ pub enum Error {
         /// Which step failed, and what the kernel said.
         source: onggi_sys::overlay::OverlayError,
     },
+    /// Layers were to be files, which this machine can't mount.
+    #[error("layers can't be EROFS files here: {because}; the format dir works everywhere")]
+    NoFileLayers {
+        /// Why not.
+        because: String,
+    },
     /// A manifest, index or config cannot be understood.
     #[error("{what} cannot be used: {source}")]
     Document {
@@ -217,9 +223,10 @@ impl Error {
             | Self::SeveralNames { .. }
             | Self::ImageInUse { .. }
             | Self::NotEmpty { .. } => ErrorKind::Conflict,
-            Self::File { .. } | Self::NotAnImage { .. } | Self::ArchiveCompression { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::File { .. }
+            | Self::NotAnImage { .. }
+            | Self::ArchiveCompression { .. }
+            | Self::NoFileLayers { .. } => ErrorKind::Unsupported,
             Self::Document { source, .. } => source.kind(),
         }
     }

@@ -17,6 +17,7 @@
 //! | [`bpf`] | programs that decide about devices |
 //! | [`signal`] | signals as a descriptor, masks, dispositions |
 //! | [`process`] | exec, descriptors at exec, scheduling, personality |
+//! | [`loop_device`] | a file as a block device |
 //! | [`link`] | network interface flags |
 //!
 //! The crate knows no policy: it does what it is told or says which call failed.
@@ -28,6 +29,7 @@ pub mod clone;
 pub mod file;
 pub mod idmap;
 pub mod link;
+pub mod loop_device;
 pub mod mount;
 pub mod overlay;
 pub mod path;

@@ -219,6 +219,7 @@ impl Job<'_> {
         let record = LayerRecord {
             diff_id: DiffId(Digest::sha256(b"mount points")),
             format: Format::Dir,
+            file: None,
             entries: 0,
             bytes: 0,
             max_id: 0,
@@ -230,7 +231,7 @@ impl Job<'_> {
             user_xattr: self.xattr == OverlayXattr::User,
             blobs: Vec::new(),
         };
-        Ok(Layer { path, record })
+        Ok(Layer::at(path, record))
     }
 
     fn http(&self, http: &Http, host: &dyn Host) -> Result<()> {

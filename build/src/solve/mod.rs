@@ -535,6 +535,7 @@ impl<'a> Solver<'a> {
         let record = LayerRecord {
             diff_id,
             format: onggi_image::store::Format::Dir,
+            file: None,
             entries: made.entries,
             bytes: made.bytes,
             max_id: made.max_id,
@@ -556,7 +557,7 @@ impl<'a> Solver<'a> {
         self.held.push(fd);
         self.pending.push((pending, None));
         self.pending_since.get_or_insert_with(Instant::now);
-        Ok(StackLayer { blob, layer: Layer { path, record }, created: Some(created) })
+        Ok(StackLayer { blob, layer: Layer::at(path, record), created: Some(created) })
     }
 
     /// Begins to flush if something has waited long enough.

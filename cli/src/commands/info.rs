@@ -31,12 +31,22 @@ impl Options {
             OverlayXattr::Trusted => "trusted.overlay",
             OverlayXattr::User => "user.overlay",
         };
+        let new_layers = engine
+            .store()
+            .map_err(Failure::from)?
+            .new_layers()
+            .map_err(|e| Failure::from(onggi_engine::Error::from(e)))?;
+        let format = new_layers.format.to_string();
         let settings = engine.settings();
         let value = json!({
             "ServerVersion": env!("CARGO_PKG_VERSION"),
             "Images": images,
             "Driver": "overlay",
-            "DriverStatus": [["Layer format", "dir"], ["Extended attributes", xattr]],
+            "DriverStatus": [
+                ["Layer format", format],
+                ["Layer format because", new_layers.because],
+                ["Extended attributes", xattr],
+            ],
             "Rootless": authority.rootless,
             "Ownership": ownership,
             "UserIDs": ids,
@@ -56,7 +66,8 @@ impl Options {
             None => format!(
                 "onggi {}\n\
                  Images: {images}\n\
-                 Store: {} (layers as directories, {xattr}.* attributes)\n\
+                 Store: {} ({xattr}.* attributes)\n\
+                 New layers: {format} ({})\n\
                  Volatile files: {}\n\
                  Rootless: {}\n\
                  Owners of files in layers: {ownership}\n\
@@ -66,6 +77,7 @@ impl Options {
                  CPUs: {}\n",
                 env!("CARGO_PKG_VERSION"),
                 settings.root.display(),
+                new_layers.because,
                 settings.runroot.display(),
                 authority.rootless,
                 system.release().to_string_lossy(),

@@ -1,6 +1,6 @@
 //! `onggi system`: looks after the store.
 
-use onggi_engine::image::store::{CheckOptions, Count, Depth, Fault, Mend, Problem, PruneOptions};
+use onggi_engine::image::store::{CheckOptions, Count, Depth, Fault, Format, Mend, Problem, PruneOptions};
 use onggi_engine::oci::Reference;
 use serde_json::{Value, json};
 
@@ -15,6 +15,8 @@ use crate::session::Session;
 pub enum Command {
     /// Verify the store against its digests
     Check(Check),
+    /// Give all layers another format
+    Convert(Convert),
     /// Show what takes how much space on disk
     Df(Df),
     /// Show what onggi found on this machine
@@ -27,6 +29,7 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Check(options) => options.run(session),
+            Self::Convert(options) => options.run(session),
             Self::Df(options) => options.run(session),
             Self::Info(options) => options.run(session),
             Self::Prune(options) => options.run(session),
@@ -99,6 +102,42 @@ fn problem(problem: &Problem) -> String {
         Problem::Index => "index.json".into(),
         Problem::Stray(path) => human::visible(&path.to_string_lossy()).into_owned(),
         other => format!("{other:?}"),
+    }
+}
+
+/// Give all layers another format
+///
+/// Containers may run meanwhile. Directories that they have mounted are removed by a later prune.
+#[derive(Debug, clap::Args)]
+pub struct Convert {
+    /// dir, a directory tree; erofs, one file that is mounted (root only)
+    #[arg(value_name = "FORMAT", value_parser = format)]
+    format: Format,
+}
+
+/// A format that layers can be converted to.
+fn format(text: &str) -> Result<Format, String> {
+    match text {
+        "dir" => Ok(Format::Dir),
+        "erofs" => Ok(Format::Erofs),
+        other => Err(format!("{other:?} is no format of layers; there are dir and erofs")),
+    }
+}
+
+impl Convert {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let converted = session.engine()?.convert(self.format)?;
+        let mut text = format!(
+            "{} layers converted to {}, {} were before\n",
+            converted.layers, self.format, converted.already
+        );
+        if converted.kept > 0 {
+            text += &format!(
+                "{} directories stay beside until no container uses them: `onggi system prune` removes them then\n",
+                converted.kept
+            );
+        }
+        session.print(&text)
     }
 }
 

@@ -48,6 +48,11 @@ impl Onggi {
         self.folder.path().join("run")
     }
 
+    /// Where layers that are files are mounted.
+    pub fn mounts(&self) -> PathBuf {
+        self.runroot().join("mounts")
+    }
+
     /// The folder of `config.json`, as `DOCKER_CONFIG`.
     pub fn docker_config(&self) -> PathBuf {
         self.folder.path().join("docker")
@@ -114,6 +119,13 @@ impl Onggi {
     #[track_caller]
     pub fn assert_store_is_clean(&self) {
         self.ok(["system", "check"]);
+    }
+}
+
+impl Drop for Onggi {
+    fn drop(&mut self) {
+        // What a killed command left mounted waits for the next one, which never comes.
+        let _ = rustix::mount::unmount(self.mounts(), rustix::mount::UnmountFlags::DETACH);
     }
 }
 

@@ -375,10 +375,10 @@ impl Writer {
             Some((directory, _)) if directory == at && name == base => Err(refuse("is its own name").into()),
             None => Err(refuse(missing).into()),
             Some((_, Child::Directory(_))) => Err(refuse("is a directory, or may not be linked to").into()),
-            Some((_, Child::File(file))) => {
+            Some((directory, Child::File(file))) => {
                 self.names.remove(at, base);
                 // What was removed may have been a directory with the target in it.
-                if self.names.files[file].links == 0 {
+                if !self.names.directories[directory].children.contains_key(name) {
                     return Err(refuse(missing).into());
                 }
                 Ok(self.names.link(at, base, file)?)

@@ -3,7 +3,8 @@
 //! ```text
 //!   <writable>/upper/     what the container changed       (only if writable)
 //!   <writable>/work/      overlayfs works here
-//!   layers/<id n>/fs      the image's layers, the last one on top
+//!   layers/<id n>/fs, or  the image's layers, the last one on top; both formats mix freely
+//!   mounts/<id n>         (a layer that is a file, mounted)
 //!   …
 //!   layers/<id 1>/fs
 //! ```
@@ -21,13 +22,12 @@ use std::collections::HashSet;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use onggi_sys::mount::{Attributes, Change, Parameter, clone_tree, make};
 use onggi_sys::overlay::{Overlay, OverlayError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::path::Arg;
 
 use crate::error::{Error, Result};
 use crate::layer::OverlayXattr;
@@ -48,13 +48,37 @@ pub enum Way {
     Namespace,
 }
 
+/// One tree of the stack.
+#[derive(Clone, Debug)]
+enum Tree {
+    Layer(Layer),
+    /// An upper directory.
+    Directory(PathBuf),
+}
+
+impl Tree {
+    fn open(&self) -> Result<OwnedFd> {
+        match self {
+            Self::Layer(layer) => layer.open(),
+            Self::Directory(path) => opened(path),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Layer(layer) => &layer.path,
+            Self::Directory(path) => path,
+        }
+    }
+}
+
 /// A stack of layers that can be mounted.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The trees, the topmost first.
-    layers: Vec<PathBuf>,
+    layers: Vec<Tree>,
     /// The layer whose root directory is the root directory's model.
-    root_model: Option<PathBuf>,
+    root_model: Option<Layer>,
     writable: Option<PathBuf>,
     xattr: OverlayXattr,
     volatile: bool,
@@ -65,21 +89,22 @@ impl Snapshot {
     /// A read-only snapshot of these layers, lowest first.
     pub fn new(layers: &[Layer], xattr: OverlayXattr) -> Self {
         let mut seen = HashSet::new();
-        let mut paths = Vec::new();
+        let mut stack = Vec::new();
         let mut root_model = None;
         for layer in layers.iter().rev() {
             if seen.insert(&layer.path) {
-                paths.push(layer.path.clone());
+                stack.push(Tree::Layer(layer.clone()));
             }
             if root_model.is_none() && layer.record.root_entry {
-                root_model = Some(layer.path.clone());
+                root_model = Some(layer.clone());
             }
             if layer.record.opaque_root {
                 break;
             }
         }
-        let root_model = root_model.or_else(|| paths.first().cloned());
-        Self { layers: paths, root_model, writable: None, xattr, volatile: false, way: Way::Best }
+        let topmost = layers.last().filter(|_| root_model.is_none()).cloned();
+        let root_model = root_model.or(topmost);
+        Self { layers: stack, root_model, writable: None, xattr, volatile: false, way: Way::Best }
     }
 
     /// The same, writable: `dir` holds (or gets) the directories `upper` and `work`.
@@ -93,7 +118,7 @@ impl Snapshot {
     /// container may be running; then what is seen of a file that changes just now is not defined.
     #[must_use]
     pub fn with_changes(mut self, dir: &Path) -> Self {
-        self.layers.insert(0, dir.join(UPPER));
+        self.layers.insert(0, Tree::Directory(dir.join(UPPER)));
         self
     }
 
@@ -127,9 +152,10 @@ impl Snapshot {
         let Some(model) = &self.root_model else {
             return fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(io(upper));
         };
-        let meta = fs::symlink_metadata(model).map_err(io(model.clone()))?;
-        std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid())).map_err(io(upper.clone()))?;
-        fs::set_permissions(&upper, Permissions::from_mode(meta.mode() & 0o7777)).map_err(io(upper))
+        let stat = rustix::fs::fstat(model.open()?);
+        let stat = stat.map_err(|e| Error::io("look at the layer", &model.path, e))?;
+        std::os::unix::fs::chown(&upper, Some(stat.st_uid), Some(stat.st_gid)).map_err(io(upper.clone()))?;
+        fs::set_permissions(&upper, Permissions::from_mode(stat.st_mode & 0o7777)).map_err(io(upper))
     }
 
     /// Mounts the snapshot, detached. With `idmap`, a user namespace, every layer and the writable
@@ -197,13 +223,15 @@ impl Snapshot {
         attributes: Attributes,
     ) -> Result<Result<OwnedFd, OverlayError>> {
         let mut lowers = Vec::with_capacity(self.layers.len() + 1);
-        for path in &self.layers {
-            lowers.push(if idmap.is_some() { cloned(path, idmap)? } else { opened(path)? });
+        for layer in &self.layers {
+            let tree = layer.open()?;
+            lowers.push(if idmap.is_some() { cloned(&tree, layer.path(), idmap)? } else { tree });
         }
         self.pad(&mut lowers)?;
         let mut upper = None;
         if let Some(dir) = &self.writable {
-            let base = if idmap.is_some() { cloned(dir, idmap)? } else { opened(dir)? };
+            let base = opened(dir)?;
+            let base = if idmap.is_some() { cloned(&base, dir, idmap)? } else { base };
             let below = |name: &str| {
                 openat(&base, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
                     .map_err(|e| Error::io("open the directory", dir.join(name), e))
@@ -226,11 +254,11 @@ impl Snapshot {
         attributes: Attributes,
     ) -> Result<Result<OwnedFd, OverlayError>> {
         let mut lowers = Vec::with_capacity(self.layers.len() + 1);
-        for path in &self.layers {
-            lowers.push(cloned(path, idmap)?);
+        for layer in &self.layers {
+            lowers.push(cloned(&layer.open()?, layer.path(), idmap)?);
         }
         self.pad(&mut lowers)?;
-        let base = self.writable.as_ref().map(|dir| cloned(dir, idmap)).transpose()?;
+        let base = self.writable.as_ref().map(|dir| cloned(&opened(dir)?, dir, idmap)).transpose()?;
         let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
         let writable = base.as_ref().map(|base| (base.as_fd(), UPPER, WORK));
         let owner = match &base {
@@ -264,13 +292,13 @@ fn blank() -> OverlayError {
 
 fn opened(path: &Path) -> Result<OwnedFd> {
     openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| Error::io("open the layer", path, e))
+        .map_err(|e| Error::io("open the directory", path, e))
 }
 
-/// A detached mount of the directory alone, id-mapped if asked for.
-fn cloned(path: &Path, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
-    let name = path.into_c_str().map_err(|e| Error::io("open the layer", path, e))?;
-    let mount = clone_tree(CWD, &name, false).map_err(|e| Error::io("clone the mount of", path, e))?;
+/// A detached mount of the directory alone, id-mapped if asked for; `path` is for errors.
+fn cloned(directory: &OwnedFd, path: &Path, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let mount = clone_tree(directory.as_fd(), c"", false);
+    let mount = mount.map_err(|e| Error::io("clone the mount of", path, e))?;
     if idmap.is_some() {
         let change = Change { idmap, ..Change::default() };
         change.apply(mount.as_fd(), c"").map_err(|e| Error::io("map the ids of the mount of", path, e))?;

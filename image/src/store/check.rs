@@ -12,9 +12,10 @@ use onggi_oci::{Descriptor, DiffId, Digest, Hasher, Reference};
 use rustix::fs::FileType;
 
 use super::ingest::LayerSource;
-use super::layer::{LayerRecord, TREE, diff_id_of, read_record};
+use super::layer::{FILE, Format, LayerRecord, TREE, diff_id_of, read_record};
 use super::walk::{tree_digest, walk};
 use super::{Store, durable};
+use crate::erofs::digest_of;
 use crate::error::{Error, Result};
 
 /// How closely to look.
@@ -203,7 +204,10 @@ impl Store {
                     (None, Some("its layer.json is about another layer".to_owned()))
                 }
                 Ok(Some(record)) => {
-                    let problem = self.layer_problem(&record, &dir.join(TREE), options)?;
+                    let problem = match record.format {
+                        Format::Dir => self.layer_problem(&record, &dir.join(TREE), options)?,
+                        Format::Erofs => self.file_problem(&record, &dir.join(FILE), options)?,
+                    };
                     (Some(record), problem)
                 }
                 Ok(None) if !dir.exists() => continue,
@@ -252,7 +256,7 @@ impl Store {
         }
         let Some(source) = self.source_of(record)? else { return Ok(None) };
         let lease = self.lease("check a layer")?;
-        let again = match lease.derive(source, None, false) {
+        let again = match lease.derive(source, None, Some(Format::Dir)) {
             Ok(again) => again,
             // Then it is the blob that is damaged, which is another fault.
             Err(Error::Mismatch { .. } | Error::Stream { .. } | Error::Corrupt { .. }) => return Ok(None),
@@ -263,8 +267,55 @@ impl Store {
         Ok((!same).then(|| "its tree is not what its blob unpacks to".into()))
     }
 
+    /// The file of a layer has the checksum that was taken when it was written.
+    fn file_problem(
+        &self,
+        record: &LayerRecord,
+        path: &std::path::Path,
+        options: CheckOptions,
+    ) -> Result<Option<String>> {
+        let io = |e| Error::io("read the layer's file", path, e);
+        let mut file = match File::open(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Some(format!("its file {FILE} is missing")));
+            }
+            other => other.map_err(io)?,
+        };
+        let Some(expected) = &record.file else { return Ok(Some("its record knows no file".into())) };
+        let size = file.metadata().map_err(io)?.len();
+        if size != expected.size {
+            return Ok(Some(format!("its file has {size} bytes, its record says {}", expected.size)));
+        }
+        if options.depth < Depth::Full {
+            return Ok(None);
+        }
+        let (digest, _) = digest_of(&mut file).map_err(io)?;
+        if digest != expected.digest {
+            return Ok(Some(format!(
+                "its file has the checksum {digest}, its record says {}",
+                expected.digest
+            )));
+        }
+        if options.depth < Depth::Deep {
+            return Ok(None);
+        }
+        let Some(source) = self.source_of(record)? else { return Ok(None) };
+        let lease = self.lease("check a layer")?;
+        lease.protect([&record.diff_id.0])?;
+        let again = match lease.derive(source, None, Some(Format::Dir)) {
+            Ok(again) => again,
+            Err(Error::Mismatch { .. } | Error::Stream { .. } | Error::Corrupt { .. }) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let Some(fresh) = again.layer_dir() else { return Ok(None) };
+        let layer = self.layer_of(record.clone());
+        drop(layer.open()?);
+        let same = tree_digest(&layer.path)? == tree_digest(&fresh.join(TREE))?;
+        Ok((!same).then(|| "its file does not show what its blob unpacks to".into()))
+    }
+
     /// A blob that is here and unpacks to the layer.
-    fn source_of(&self, record: &LayerRecord) -> Result<Option<LayerSource>> {
+    pub(super) fn source_of(&self, record: &LayerRecord) -> Result<Option<LayerSource>> {
         for form in &record.blobs {
             let blob = Descriptor::new(form.media_type.clone(), form.digest.clone(), form.size);
             if self.has_blob(&blob)? {
@@ -300,7 +351,7 @@ impl Store {
         mend(options, "it is made again from its blob", || {
             let lease = self.lease("repair a layer")?;
             lease.protect([&source.blob.digest, &diff_id.0])?;
-            let again = lease.derive(source, None, false)?;
+            let again = lease.derive(source, None, Some(self.new_layers()?.format))?;
             self.discard_layer(diff_id)?;
             self.publish(vec![again])?;
             self.sync_names()
@@ -308,6 +359,7 @@ impl Store {
     }
 
     fn discard_layer(&self, diff_id: &DiffId) -> Result<()> {
+        self.unmount(diff_id);
         self.discard(&self.layer_dir(diff_id))
     }
 

@@ -63,6 +63,11 @@ impl Pending {
         self.layer_dir().map(|dir| dir.join(super::layer::TREE))
     }
 
+    /// Its layer, without what else was pending.
+    pub(super) fn into_layer(self) -> Option<StagedLayer> {
+        self.layer
+    }
+
     /// The diff ID of its layer, if it has one.
     pub fn diff_id(&self) -> Option<&DiffId> {
         self.layer.as_ref().map(|l| &l.diff_id)
@@ -129,7 +134,7 @@ impl Store {
     /// reaches it.
     pub fn publish(&self, pending: Vec<Pending>) -> Result<()> {
         if pending.iter().any(|p| p.layer.is_some()) {
-            self.inner.committer.flush(&self.ingest_dir())?;
+            self.flush_staged()?;
         } else {
             for blob in pending.iter().filter_map(|p| p.blob.as_ref()) {
                 blob.file.sync_all().map_err(|e| Error::io("flush the blob", &blob.path, e))?;
@@ -165,6 +170,11 @@ impl Store {
         Ok(())
     }
 
+    /// Makes everything below `ingest/` durable.
+    pub(super) fn flush_staged(&self) -> Result<()> {
+        self.inner.committer.flush(&self.ingest_dir())
+    }
+
     /// Another process may have been faster; then its layer, which is the same, stays.
     fn place_layer(&self, staged: &StagedLayer) -> Result<()> {
         let target = self.layer_dir(&staged.diff_id);
@@ -179,6 +189,7 @@ impl Store {
                 return Ok(());
             }
             // What is there is damaged, or made for another way of owning files.
+            self.unmount(&staged.diff_id);
             self.discard(&target)?;
         }
         Err(failed(Errno::EXIST.into()))

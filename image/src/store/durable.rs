@@ -52,9 +52,10 @@ pub(super) fn unique_name() -> Result<String> {
     Ok(format!("{:016x}-{count}", u64::from_le_bytes(random)))
 }
 
-/// Creates a file that must not exist yet, for writing.
+/// Creates a file that must not exist yet, for writing and reading back.
 pub(super) fn create_new(path: &Path) -> Result<File> {
     OpenOptions::new()
+        .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)

@@ -86,6 +86,7 @@ impl Store {
             }
         }
         pruned.bytes = self.collect_garbage(options.blobs)?;
+        self.sweep_mounts();
         Ok(pruned)
     }
 
@@ -113,8 +114,11 @@ impl Store {
                     && !marked.layers.contains(&diff_id)
                 {
                     graves.extend(self.bury(&self.layers_dir().join(&name))?);
+                    // Else the mount would keep the file's blocks.
+                    self.unmount(&diff_id);
                 }
             }
+            graves.extend(self.bury_other_forms()?);
         }
         if graves.is_empty() {
             return Ok(0);

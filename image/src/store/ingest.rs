@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   caller: write() ─► hash, blob file ──256 KiB──► inflate ──256 KiB──► hash, unpack into fs/
+//!                                                                        or write layer.erofs
 //!           (its own thread)            ≤ 8 waiting  (thread)  ≤ 8 waiting  (thread)
 //! ```
 //!
@@ -21,8 +22,9 @@ use onggi_oci::{Descriptor, DiffId, Digest, Hasher};
 use super::blob::BlobWriter;
 use super::claim::Permit;
 use super::commit::{Pending, StagedLayer};
-use super::layer::{BlobForm, LayerRecord, TREE, write_record};
+use super::layer::{BlobForm, FILE, Format, LayerFile, LayerRecord, TREE, write_record};
 use super::{Lease, durable};
+use crate::erofs;
 use crate::error::{Error, Result};
 use crate::layer::{UnpackOptions, Unpacked, decoder, unpack};
 
@@ -62,25 +64,31 @@ pub struct LayerIngest {
 struct Made {
     diff_id: Digest,
     /// `None`: the layer was ready already, only the hash was wanted.
-    tree: Option<(StagedLayer, Unpacked)>,
+    tree: Option<(StagedLayer, Unpacked, Option<LayerFile>)>,
 }
 
 impl Lease {
     /// Begins a layer whose blob is not here: the blob and the layer come out of the same bytes.
     pub fn ingest(&self, source: LayerSource, permit: Permit) -> Result<LayerIngest> {
         let blob = self.blob(&source.blob)?;
-        self.start(source, Some(blob), Some(permit))
+        self.start(source, Some(blob), Some(permit), None)
     }
 
     /// Makes the layer of a blob that is here.
     pub fn unpack(&self, source: LayerSource, permit: Permit) -> Result<Pending> {
-        self.derive(source, Some(permit), true)
+        self.derive(source, Some(permit), None)
     }
 
-    pub(super) fn derive(&self, source: LayerSource, permit: Option<Permit>, reuse: bool) -> Result<Pending> {
+    /// `again`: in this format, also if the layer is ready already.
+    pub(super) fn derive(
+        &self,
+        source: LayerSource,
+        permit: Option<Permit>,
+        again: Option<Format>,
+    ) -> Result<Pending> {
         let file = self.store().open_blob(&source.blob.digest)?;
         let path = self.store().blob_path(&source.blob.digest);
-        let mut ingest = self.start_with(source, None, permit, reuse)?;
+        let mut ingest = self.start(source, None, permit, again)?;
         loop {
             let mut chunk = Vec::with_capacity(CHUNK);
             let read = Read::by_ref(&mut &file).take(CHUNK as u64).read_to_end(&mut chunk);
@@ -98,20 +106,14 @@ impl Lease {
         source: LayerSource,
         blob: Option<BlobWriter>,
         permit: Option<Permit>,
+        again: Option<Format>,
     ) -> Result<LayerIngest> {
-        self.start_with(source, blob, permit, true)
-    }
-
-    /// `reuse`: a layer that is ready already is not made again.
-    fn start_with(
-        &self,
-        source: LayerSource,
-        blob: Option<BlobWriter>,
-        permit: Option<Permit>,
-        reuse: bool,
-    ) -> Result<LayerIngest> {
-        let ready = reuse && self.store().layer(&source.diff_id)?.is_some();
-        let tree = if ready { None } else { Some(Tree::new(self, &source.diff_id)?) };
+        let ready = again.is_none() && self.store().layer(&source.diff_id)?.is_some();
+        let tree = match again {
+            _ if ready => None,
+            Some(format) => Some(Target::new(self, &source.diff_id, format)?),
+            None => Some(Target::new(self, &source.diff_id, self.store().new_layers()?.format)?),
+        };
         let (line, compressed) = sync_channel(WAITING);
         let (plain, unpacked) = sync_channel(WAITING);
         let hasher = Hasher::new(source.diff_id.0.algorithm());
@@ -183,12 +185,15 @@ impl LayerIngest {
             size: self.source.blob.size,
             media_type: self.source.blob.media_type.clone(),
         };
-        let Some((layer, unpacked)) = made.tree else {
+        let Some((layer, unpacked, file)) = made.tree else {
             let pending = Pending::layer(None, staged, self.permit.take());
             return Ok(pending.with_form(self.source.diff_id.clone(), form));
         };
         let options = layer.store().options();
-        let record = LayerRecord::new(self.source.diff_id.clone(), &unpacked, options, vec![form]);
+        let mut record = LayerRecord::new(self.source.diff_id.clone(), &unpacked, options, vec![form]);
+        if file.is_some() {
+            (record.format, record.file) = (Format::Erofs, file);
+        }
         write_record(layer.dir(), &record)?;
         Ok(Pending::layer(Some(layer), staged, self.permit.take()))
     }
@@ -242,23 +247,52 @@ impl Drop for LayerIngest {
     }
 }
 
-/// The empty directory into which a layer is unpacked.
-struct Tree {
-    staged: StagedLayer,
-    fs: File,
+/// Where a layer's tree goes: an empty directory or an empty file.
+pub(super) struct Target {
+    pub(super) staged: StagedLayer,
+    into: File,
+    format: Format,
     options: UnpackOptions,
 }
 
-impl Tree {
-    fn new(lease: &Lease, diff_id: &DiffId) -> Result<Self> {
+impl Target {
+    pub(super) fn new(lease: &Lease, diff_id: &DiffId, format: Format) -> Result<Self> {
         let dir = lease.scratch("layer")?;
         durable::make_dir(&dir)?;
         let staged = StagedLayer::new(lease.clone(), dir.clone(), diff_id.clone());
-        let path = dir.join(TREE);
-        durable::make_dir(&path)?;
-        let fs = File::open(&path).map_err(|e| Error::io("open the directory", &path, e))?;
-        Ok(Self { staged, fs, options: lease.store().options().clone() })
+        let into = match format {
+            Format::Dir => {
+                let path = dir.join(TREE);
+                durable::make_dir(&path)?;
+                File::open(&path).map_err(|e| Error::io("open the directory", &path, e))?
+            }
+            Format::Erofs => durable::create_new(&dir.join(FILE))?,
+        };
+        Ok(Self { staged, into, format, options: lease.store().options().clone() })
     }
+
+    /// Makes the tree of this archive.
+    pub(super) fn fill(self, archive: impl Read) -> Result<(StagedLayer, Unpacked, Option<LayerFile>)> {
+        let Self { staged, into, format, options } = self;
+        match format {
+            Format::Dir => Ok((staged, unpack(archive, into.as_fd(), &options)?, None)),
+            Format::Erofs => {
+                let written = erofs::write(archive, into, identity(&staged.diff_id), &options.limits)?;
+                let file = LayerFile { digest: written.digest, size: written.size };
+                Ok((staged, written.unpacked, Some(file)))
+            }
+        }
+    }
+}
+
+/// What tells the filesystem of one layer from that of another: the beginning of its diff ID.
+fn identity(diff_id: &DiffId) -> erofs::Identity {
+    let mut identity = [0; 16];
+    for (byte, pair) in identity.iter_mut().zip(diff_id.0.hex().as_bytes().chunks(2)) {
+        let text = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(text, 16).unwrap_or_default();
+    }
+    identity
 }
 
 /// The middle worker.
@@ -278,15 +312,9 @@ fn inflate(compressed: Receiver<Vec<u8>>, plain: &SyncSender<Vec<u8>>) -> Result
 }
 
 /// The last worker.
-fn make(plain: Receiver<Vec<u8>>, hasher: Hasher, tree: Option<Tree>) -> Result<Made> {
+fn make(plain: Receiver<Vec<u8>>, hasher: Hasher, tree: Option<Target>) -> Result<Made> {
     let mut input = Hashing { line: Line::new(plain), hasher };
-    let tree = match tree {
-        Some(Tree { staged, fs, options }) => {
-            let unpacked = unpack(&mut input, fs.as_fd(), &options)?;
-            Some((staged, unpacked))
-        }
-        None => None,
-    };
+    let tree = tree.map(|target| target.fill(&mut input)).transpose()?;
     // The diff ID is about all bytes, also those after the end of the archive.
     io::copy(&mut input, &mut io::sink()).map_err(|source| Error::Stream { op: "read the layer", source })?;
     Ok(Made { diff_id: input.hasher.finish(), tree })

@@ -2,18 +2,24 @@
 //!
 //! ```text
 //!   layers/<diff id hex>/layer.json   {"diffId":…,"format":"dir","entries":…,"bytes":…,"blobs":[…]}
-//!   layers/<diff id hex>/fs/          the tree, whiteouts in overlay form
+//!   layers/<diff id hex>/fs/          format dir: the tree, whiteouts in overlay form
+//!   layers/<diff id hex>/layer.erofs  format erofs: the same as one file, mounted when it is needed
 //! ```
 
 use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use onggi_oci::{DiffId, Digest, MediaType};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::commit::{Pending, StagedLayer};
 use super::lock::NamedLock;
 use super::{Lease, Store, durable};
+use crate::erofs::FileDigest;
 use crate::error::{Error, Result};
 use crate::layer::{Devices, OverlayXattr, Ownership, PackOptions, Source, UnpackOptions, Unpacked, pack};
 
@@ -21,6 +27,8 @@ use crate::layer::{Devices, OverlayXattr, Ownership, PackOptions, Source, Unpack
 pub(super) const RECORD: &str = "layer.json";
 /// The name of its tree.
 pub(super) const TREE: &str = "fs";
+/// The name of its file.
+pub(super) const FILE: &str = "layer.erofs";
 /// The most that is read of a record; one with a hundred known blobs has 20 kB.
 const MAX_RECORD: u64 = 1 << 20;
 /// How many compressed forms of one layer are remembered; the oldest goes first.
@@ -33,6 +41,26 @@ const MAX_FORMS: usize = 32;
 pub enum Format {
     /// A directory tree.
     Dir,
+    /// One EROFS file.
+    Erofs,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dir => "dir",
+            Self::Erofs => "erofs",
+        })
+    }
+}
+
+/// What is known about the file of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerFile {
+    /// Its checksum.
+    pub digest: FileDigest,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// One transferable form of a layer.
@@ -55,6 +83,9 @@ pub struct LayerRecord {
     pub diff_id: DiffId,
     /// How it lies on disk.
     pub format: Format,
+    /// If it is a file, which one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<LayerFile>,
     /// How many entries its tar has.
     pub entries: u64,
     /// The bytes of its regular files, which listings show as size.
@@ -85,11 +116,12 @@ pub struct LayerRecord {
 }
 
 impl LayerRecord {
-    /// The record of what was unpacked with these options.
+    /// The record of a directory that was unpacked with these options.
     pub fn new(diff_id: DiffId, unpacked: &Unpacked, options: &UnpackOptions, blobs: Vec<BlobForm>) -> Self {
         Self {
             diff_id,
             format: Format::Dir,
+            file: None,
             entries: unpacked.entries,
             bytes: unpacked.bytes,
             max_id: unpacked.max_id,
@@ -107,10 +139,62 @@ impl LayerRecord {
 /// A layer that can be mounted.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// The tree.
+    /// Where its tree is, or will be once it was opened.
     pub path: PathBuf,
     /// What is known about it.
     pub record: LayerRecord,
+    /// `None`: a directory that is not in its place.
+    store: Option<Store>,
+}
+
+impl Layer {
+    /// A layer that is a directory and not in its place in a store: one that was just made.
+    pub fn at(path: PathBuf, record: LayerRecord) -> Self {
+        Self { path, record, store: None }
+    }
+
+    /// This layer as it is now, if its form is another than when it was looked up.
+    fn now(&self) -> Result<Option<Self>> {
+        let now = self.store.as_ref().map(|store| store.layer(&self.record.diff_id)).transpose()?.flatten();
+        Ok(now.filter(|now| now.record.format != self.record.format))
+    }
+
+    /// Its tree; a file is mounted first, if it isn't yet. The caller holds a lease on the layer, or a
+    /// container's record names it.
+    pub fn open(&self) -> Result<OwnedFd> {
+        let missing = |path: &Path| match self.now()? {
+            // It was converted since.
+            Some(now) => now.open(),
+            None => Err(Error::io("open the layer", path, Errno::NOENT)),
+        };
+        match (self.record.format, &self.store) {
+            (Format::Erofs, Some(store)) => {
+                let file = store.layer_dir(&self.record.diff_id).join(FILE);
+                match store.open_mounted(&self.path, &file) {
+                    Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                        missing(&file)
+                    }
+                    opened => opened,
+                }
+            }
+            _ => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                match rustix::fs::openat(CWD, &self.path, flags, Mode::empty()) {
+                    Err(Errno::NOENT) => missing(&self.path),
+                    opened => opened.map_err(|e| Error::io("open the layer", &self.path, e)),
+                }
+            }
+        }
+    }
+}
+
+impl Layer {
+    /// Its tree, to be read.
+    pub fn open_directory(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(self.open()?, ".", flags, Mode::empty())
+            .map_err(|e| Error::io("open the layer", &self.path, e))
+    }
 }
 
 impl Store {
@@ -123,7 +207,15 @@ impl Store {
             other => other?,
         };
         let ready = record.filter(|r| r.diff_id == *diff_id && self.suits(r));
-        Ok(ready.map(|record| Layer { path: dir.join(TREE), record }))
+        Ok(ready.map(|record| self.layer_of(record)))
+    }
+
+    pub(super) fn layer_of(&self, record: LayerRecord) -> Layer {
+        let path = match record.format {
+            Format::Dir => self.layer_dir(&record.diff_id).join(TREE),
+            Format::Erofs => self.mount_place(&record.diff_id),
+        };
+        Layer { path, record, store: Some(self.clone()) }
     }
 
     /// A layer made with one id or without devices, or for the other kind of overlay mount, does not
@@ -137,9 +229,8 @@ impl Store {
 
     /// Remembers that this blob unpacks to the layer, so that a push finds it.
     pub fn add_blob_form(&self, diff_id: &DiffId, form: BlobForm) -> Result<()> {
-        let _lock = NamedLock::take(&self.runroot().join("locks"), &format!("layer-{}", diff_id.0.hex()))?;
+        let _lock = self.lock_record(diff_id)?;
         let dir = self.layer_dir(diff_id);
-        let hold = self.hold()?;
         let Some(mut record) = read_record(&dir)? else {
             return Err(Error::NoSuchLayer { diff_id: diff_id.clone() });
         };
@@ -151,7 +242,17 @@ impl Store {
         if record.blobs.len() > MAX_FORMS {
             record.blobs.remove(0);
         }
-        durable::replace(&hold, &self.ingest_dir(), &dir.join(RECORD), &to_json(&record))
+        self.replace_record(&dir, &record)
+    }
+
+    /// The right to change a layer's record.
+    pub(super) fn lock_record(&self, diff_id: &DiffId) -> Result<NamedLock> {
+        NamedLock::take(&self.runroot().join("locks"), &format!("layer-{}", diff_id.0.hex()))
+    }
+
+    /// Changes the record of a layer that is in its place, durably. The caller has its lock.
+    pub(super) fn replace_record(&self, dir: &Path, record: &LayerRecord) -> Result<()> {
+        durable::replace(&self.hold()?, &self.ingest_dir(), &dir.join(RECORD), &to_json(record))
     }
 
     /// The diff IDs of all ready layers.
@@ -226,8 +327,7 @@ impl Store {
         for one in missing {
             lease.protect([&one.blob.digest])?;
             let Some(layer) = self.layer(one.diff_id)? else { continue };
-            let tree =
-                fs::File::open(&layer.path).map_err(|e| Error::io("open the layer", &layer.path, e))?;
+            let tree = layer.open_directory()?;
             let mut writer = lease.blob(one.blob)?;
             let options = PackOptions::new(Source::OverlayUpper(self.options().overlay_xattr));
             pack(std::os::fd::AsFd::as_fd(&tree), &mut writer, &options)?;

@@ -5,10 +5,11 @@
 //!     oci-layout, index.json          for other tools; index.json is derived from refs/
 //!     blobs/sha256/<hex>              manifests, configs, layers as transferred
 //!     refs/<registry>/<name>/:<tag>   digest, size, media type of a manifest or index
-//!     layers/<diff id hex>/           layer.json and fs/
+//!     layers/<diff id hex>/           layer.json and fs/ or layer.erofs
 //!     ingest/<random>/                what is unfinished, and the lease of whoever makes it
 //!     containers/ volumes/ networks/ cache/
 //!   <runroot>/locks/                  one lock file for each blob that is being fetched now
+//!   <runroot>/mounts/<diff id hex>/   layers that are files, mounted
 //! ```
 //!
 //! The promise: any process may die at any instruction, and the next one finds a valid store.
@@ -20,6 +21,7 @@ mod blob;
 mod check;
 mod claim;
 mod commit;
+mod convert;
 mod durable;
 mod gc;
 mod image;
@@ -28,18 +30,20 @@ mod ingest;
 mod layer;
 mod lease;
 mod lock;
+mod mounts;
 mod origin;
 mod reach;
 mod refs;
 mod remove;
 mod resolve;
+mod storage;
 mod usage;
 mod walk;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use onggi_oci::{DiffId, Digest};
 
@@ -50,15 +54,17 @@ pub use blob::{BlobWriter, MAX_DOCUMENT};
 pub use check::{CheckOptions, CheckReport, Depth, Fault, Mend, Problem};
 pub use claim::{Claim, Permit};
 pub use commit::Pending;
+pub use convert::Converted;
 pub use gc::{PruneOptions, Pruned};
 pub use image::{Image, ImageLayer, ImageSummary, Images};
 pub(crate) use index::REF_NAME;
 pub use ingest::{LayerIngest, LayerSource};
-pub use layer::{BlobForm, Format, Layer, LayerRecord};
+pub use layer::{BlobForm, Format, Layer, LayerFile, LayerRecord};
 pub use lease::Lease;
 pub use lock::Hold;
 pub use refs::Ref;
 pub use remove::{ContainerUse, RemoveOptions, Removed};
+pub use storage::{FileMount, NewLayers, Storage};
 pub use usage::{Count, Usage, disk_usage};
 
 /// The content of `oci-layout` (image-spec "oci-layout file").
@@ -78,6 +84,9 @@ struct Inner {
     root: PathBuf,
     runroot: PathBuf,
     options: UnpackOptions,
+    storage: Storage,
+    /// The lock of whoever uses mounted layers, once this process does.
+    uses_mounts: OnceLock<fs::File>,
     committer: commit::Committer,
 }
 
@@ -90,10 +99,19 @@ impl Store {
     /// # Errors
     /// `root` holds something that is no store, or cannot be made.
     pub fn open(root: &Path, runroot: &Path, options: UnpackOptions) -> Result<Self> {
+        Self::open_with(root, runroot, options, Storage::Auto)
+    }
+
+    /// The same, with a choice of the format that new layers get.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(root: &Path, runroot: &Path, options: UnpackOptions, storage: Storage) -> Result<Self> {
         let root = std::path::absolute(root).map_err(|e| Error::io("find the directory", root, e))?;
         let runroot =
             std::path::absolute(runroot).map_err(|e| Error::io("find the directory", runroot, e))?;
-        let inner = Inner { root, runroot, options, committer: commit::Committer::default() };
+        let (uses_mounts, committer) = (OnceLock::new(), commit::Committer::default());
+        let inner = Inner { root, runroot, options, storage, uses_mounts, committer };
         let store = Self { inner: Arc::new(inner) };
         let layout = store.root().join("oci-layout");
         match fs::symlink_metadata(&layout) {

@@ -116,16 +116,18 @@ fn add_node(hasher: &mut Hasher, node: &Node<'_>) -> std::io::Result<()> {
         FileType::Directory => (1, 0),
         _ => (stat.st_nlink, stat.st_size),
     };
+    // The time of a whiteout means nothing: a directory has that of its making.
+    let is_whiteout = node.kind() == FileType::CharacterDevice && stat.st_rdev == 0;
+    let (seconds, nanoseconds) =
+        if is_whiteout { (0, 0) } else { (i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec)) };
     let facts = format!(
-        "{} {:o} {} {} {} {} {}.{} {links} {size}",
+        "{} {:o} {} {} {} {} {seconds}.{nanoseconds} {links} {size}",
         node.depth,
         stat.st_mode,
         stat.st_uid,
         stat.st_gid,
         rustix::fs::major(stat.st_rdev),
         rustix::fs::minor(stat.st_rdev),
-        stat.st_mtime,
-        stat.st_mtime_nsec,
     );
     field(node.name.as_bytes());
     field(facts.as_bytes());

@@ -23,7 +23,7 @@ pub(crate) fn unpack_at(home: &Path, name: &str, archive: &[u8]) -> onggi_image:
         .and_then(|archive| unpack(archive, directory.as_fd(), &UnpackOptions::privileged()));
     // The other format shows the same.
     if rustix::process::geteuid().is_root() {
-        crate::erofs::assert_agrees(archive, unpacked.is_ok().then_some(&root));
+        crate::erofs::assert_agrees(archive, unpacked.as_ref().map(|_| &*root).map_err(ToString::to_string));
     }
     Ok((root, unpacked?))
 }

@@ -4,6 +4,7 @@
 //! name, and fail under `CI=true`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "these are tests")]
 
+mod erofs;
 mod fixture;
 
 mod archive;

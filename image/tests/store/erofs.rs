@@ -1,0 +1,256 @@
+//! Layers that are files: made, mounted once, shared, checked, removed, converted, and mixed with directories.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use onggi_image::Store;
+use onggi_image::layer::OverlayXattr;
+use onggi_image::layer::UnpackOptions;
+use onggi_image::snapshot::Snapshot;
+use onggi_image::store::{CheckOptions, Depth, Format, PruneOptions, RemoveOptions, Storage};
+
+use crate::fixture::{Made, made, name, needs, needs_root, pull, tar};
+
+/// A store whose layers are files, on a filesystem that can carry them.
+struct Home {
+    store: Store,
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    fn open(&self, storage: Storage) -> Store {
+        open(self.dir.path(), storage)
+    }
+
+    fn mounts(&self) -> Vec<String> {
+        let place = self.dir.path().join("run/mounts/").to_string_lossy().into_owned();
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        text.lines().filter(|line| line.contains(&place)).map(str::to_owned).collect()
+    }
+
+    fn layers(&self) -> PathBuf {
+        self.dir.path().join("root/layers")
+    }
+}
+
+fn open(dir: &Path, storage: Storage) -> Store {
+    Store::open_with(&dir.join("root"), &dir.join("run"), UnpackOptions::privileged(), storage).unwrap()
+}
+
+/// `None` (counted) without root or where the kernel can't mount files from a disk.
+fn home() -> Option<Home> {
+    if !needs_root() {
+        return None;
+    }
+    let dir = tempfile::Builder::new().prefix("onggi-test-").tempdir_in("/var/tmp").unwrap();
+    let store = open(dir.path(), Storage::Auto);
+    needs("EROFS files mounted from /var/tmp", store.new_layers().unwrap().format == Format::Erofs)
+        .then(|| Home { store, dir })
+}
+
+fn image() -> Made {
+    made(&[
+        tar(&[("etc/", b""), ("etc/hostname", b"jar\n"), ("gone", b"x")]),
+        tar(&[("bin/", b""), ("bin/sh", &[7; 9000]), (".wh.gone", b"")]),
+    ])
+}
+
+/// What a file says in a snapshot of the image.
+fn read(store: &Store, made: &Made, path: &str) -> std::io::Result<Vec<u8>> {
+    let image = store.image(&made.manifest.0, None).unwrap();
+    let layers = store.ready_layers(&image).unwrap();
+    let mount = Snapshot::new(&layers, OverlayXattr::Trusted).mount(None).unwrap();
+    fs::read(format!("/proc/self/fd/{}/{path}", mount.as_raw_fd()))
+}
+
+fn formats(store: &Store) -> Vec<Format> {
+    let ids = store.layer_ids().unwrap();
+    ids.iter().map(|id| store.layer(id).unwrap().unwrap().record.format).collect()
+}
+
+#[test]
+fn pulled_mounted_once_and_removed() {
+    let Some(home) = home() else { return };
+    let made = image();
+    pull(&home.store, &made, "app:1").unwrap();
+    assert_eq!(formats(&home.store), [Format::Erofs; 2]);
+    assert!(home.mounts().is_empty(), "what nobody runs is not mounted");
+    assert_eq!(read(&home.store, &made, "etc/hostname").unwrap(), b"jar\n");
+    assert_eq!(read(&home.store, &made, "bin/sh").unwrap(), [7; 9000]);
+    assert_eq!(read(&home.store, &made, "gone").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    let mounts = home.mounts();
+    assert_eq!(mounts.len(), 2, "each layer once: {mounts:?}");
+    assert!(mounts.iter().all(|line| line.contains("- erofs") && !line.contains("shared:")), "{mounts:?}");
+
+    // Another process, or another store in this one, uses the same mounts and leaves them while we are there.
+    let other = home.open(Storage::Auto);
+    read(&other, &made, "etc/hostname").unwrap();
+    drop(other);
+    assert_eq!(home.mounts(), mounts);
+
+    let usage = home.store.usage().unwrap();
+    assert_eq!((usage.layers.count, usage.images.count), (2, 1));
+    assert!((8 << 10..64 << 10).contains(&usage.layers.bytes), "{} bytes of layers", usage.layers.bytes);
+    let options = RemoveOptions { force: false, is_running: &|_| false };
+    home.store.remove("app:1", &options).unwrap();
+    assert_eq!(fs::read_dir(home.layers()).unwrap().count(), 0);
+    assert!(home.mounts().is_empty(), "a mount would keep the file's blocks: {:?}", home.mounts());
+}
+
+#[test]
+fn the_last_user_takes_the_mounts_away() {
+    let Some(home) = home() else { return };
+    let made = image();
+    pull(&home.store, &made, "app:1").unwrap();
+    let one = home.open(Storage::Auto);
+    let image = one.image(&made.manifest.0, None).unwrap();
+    let layers = one.ready_layers(&image).unwrap();
+    let snapshot = Snapshot::new(&layers, OverlayXattr::Trusted).mount(None).unwrap();
+    assert_eq!(home.mounts().len(), 2);
+    drop(layers);
+    drop(one);
+    let place = home.dir.path().join("run/mounts");
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&*place.to_string_lossy()));
+    // What runs goes on, and the next one mounts again.
+    let hostname = format!("/proc/self/fd/{}/etc/hostname", snapshot.as_raw_fd());
+    assert_eq!(fs::read(hostname).unwrap(), b"jar\n");
+    assert_eq!(read(&home.store, &made, "etc/hostname").unwrap(), b"jar\n");
+}
+
+#[test]
+fn prune_takes_away_what_a_killed_process_left() {
+    let Some(home) = home() else { return };
+    let made = image();
+    pull(&home.store, &made, "app:1").unwrap();
+    let killed = home.open(Storage::Auto);
+    read(&killed, &made, "etc/hostname").unwrap();
+    // As if it had died: its lock is gone, its mounts are not. (Dropped without its destructor, the lock stays, so
+    // a mount is made by hand where that process would have left it.)
+    drop(killed);
+    let table = home.dir.path().join("run/mounts");
+    let status =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&table).status().unwrap();
+    assert!(status.success());
+    home.store.prune(&PruneOptions::default()).unwrap();
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&*table.to_string_lossy()));
+    assert_eq!(formats(&home.store), [Format::Erofs; 2], "the image has a name");
+}
+
+#[test]
+fn a_changed_file_is_found_and_made_again() {
+    let Some(home) = home() else { return };
+    let made = image();
+    pull(&home.store, &made, "app:1").unwrap();
+    for depth in [Depth::Quick, Depth::Full, Depth::Deep] {
+        let report = home.store.check(CheckOptions { depth, repair: false }).unwrap();
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+    }
+    let files: Vec<PathBuf> =
+        fs::read_dir(home.layers()).unwrap().map(|e| e.unwrap().path().join("layer.erofs")).collect();
+    // One bit in the last block of one, the end of the other.
+    let mut bytes = fs::read(&files[0]).unwrap();
+    let at = bytes.len() - 4096;
+    bytes[at] ^= 0x10;
+    fs::write(&files[0], bytes).unwrap();
+    fs::File::options().write(true).open(&files[1]).unwrap().set_len(4096).unwrap();
+    let quick = home.store.check(CheckOptions { depth: Depth::Quick, repair: false }).unwrap();
+    assert_eq!(quick.faults.len(), 1, "{:?}", quick.faults);
+    let full = home.store.check(CheckOptions::default()).unwrap();
+    assert_eq!(full.faults.len(), 2, "{:?}", full.faults);
+    assert!(full.faults.iter().any(|fault| fault.detail.contains("xxh3:")), "{:?}", full.faults);
+    let repaired = home.store.check(CheckOptions { depth: Depth::Full, repair: true }).unwrap();
+    assert!(repaired.is_clean(), "{:?}", repaired.faults);
+    assert!(home.store.check(CheckOptions { depth: Depth::Deep, repair: false }).unwrap().faults.is_empty());
+    assert_eq!(read(&home.store, &made, "bin/sh").unwrap(), [7; 9000]);
+    fs::remove_file(&files[0]).unwrap();
+    assert_eq!(home.store.check(CheckOptions::default()).unwrap().faults.len(), 1);
+}
+
+#[test]
+fn both_formats_mix_in_one_image() {
+    let Some(home) = home() else { return };
+    let made = image();
+    let dir = home.open(Storage::Dir);
+    let below = crate::fixture::made(&[tar(&[("etc/", b""), ("etc/hostname", b"jar\n"), ("gone", b"x")])]);
+    pull(&dir, &below, "below:1").unwrap();
+    pull(&home.store, &made, "app:1").unwrap();
+    let mut formats = formats(&home.store);
+    formats.sort_by_key(Format::to_string);
+    assert_eq!(formats, [Format::Dir, Format::Erofs]);
+    assert_eq!(read(&home.store, &made, "etc/hostname").unwrap(), b"jar\n");
+    assert_eq!(read(&home.store, &made, "gone").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert!(home.store.check(CheckOptions { depth: Depth::Deep, repair: false }).unwrap().faults.is_empty());
+    assert_eq!(home.store.images().unwrap().images.len(), 2);
+    assert!(home.store.get_ref(&name("app:1")).unwrap().is_some());
+}
+
+#[test]
+fn where_files_cannot_be_mounted_layers_are_directories() {
+    if !needs_root() || !needs("a tmpfs at /dev/shm", Path::new("/dev/shm").is_dir()) {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("onggi-test-").tempdir_in("/dev/shm").unwrap();
+    let auto = open(dir.path(), Storage::Auto);
+    let found = auto.new_layers().unwrap();
+    if found.format == Format::Dir {
+        assert!(found.because.contains("can't"), "{}", found.because);
+        let error = open(dir.path(), Storage::Erofs).new_layers().unwrap_err();
+        assert!(error.to_string().contains("format dir"), "{error}");
+    }
+    let made = image();
+    pull(&auto, &made, "app:1").unwrap();
+    assert_eq!(formats(&auto), [found.format; 2]);
+    assert_eq!(open(dir.path(), Storage::Dir).new_layers().unwrap().format, Format::Dir);
+}
+
+#[test]
+fn converted_either_way_while_mounted() {
+    let Some(home) = home() else { return };
+    let made = image();
+    let dir = home.open(Storage::Dir);
+    pull(&dir, &made, "app:1").unwrap();
+    let image = dir.image(&made.manifest.0, None).unwrap();
+    let lookup = dir.ready_layers(&image).unwrap();
+    let mount = Snapshot::new(&lookup, OverlayXattr::Trusted).mount(None).unwrap();
+    let hostname = format!("/proc/self/fd/{}/etc/hostname", mount.as_raw_fd());
+    // A container's record says that somebody may have the layers mounted.
+    let container = home.dir.path().join("root/containers/c1");
+    fs::create_dir(&container).unwrap();
+    fs::write(container.join("config.json"), format!("{{\"image\":\"{}\"}}", made.config.0.digest)).unwrap();
+
+    let converted = home.store.convert(Format::Erofs).unwrap();
+    assert_eq!((converted.layers, converted.already, converted.kept), (2, 0, 2));
+    assert_eq!(formats(&home.store), [Format::Erofs; 2]);
+    assert_eq!(fs::read(&hostname).unwrap(), b"jar\n", "what was mounted before goes on");
+    let deep = CheckOptions { depth: Depth::Deep, repair: false };
+    assert!(home.store.check(deep).unwrap().faults.is_empty());
+    home.store.prune(&PruneOptions::default()).unwrap();
+    assert_eq!(fs::read(&hostname).unwrap(), b"jar\n", "a prune leaves what a container uses");
+    // Looked up before, opened after: it finds the other form.
+    drop(mount);
+    fs::remove_dir_all(&container).unwrap();
+    home.store.prune(&PruneOptions::default()).unwrap();
+    let forms = |name: &str| {
+        fs::read_dir(home.layers())
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().path().join(name).exists())
+            .count()
+    };
+    assert_eq!((forms("fs"), forms("layer.erofs")), (0, 2));
+    let mount = Snapshot::new(&lookup, OverlayXattr::Trusted).mount(None).unwrap();
+    assert_eq!(home.store.convert(Format::Erofs).unwrap().already, 2);
+
+    // Back, without the blobs: from the tree itself.
+    for (source, _) in &made.layers {
+        fs::remove_file(home.dir.path().join("root/blobs/sha256").join(source.blob.digest.hex())).unwrap();
+    }
+    let converted = home.store.convert(Format::Dir).unwrap();
+    assert_eq!((converted.layers, converted.kept), (2, 0));
+    assert_eq!((forms("fs"), forms("layer.erofs")), (2, 0));
+    let hostname = format!("/proc/self/fd/{}/etc/hostname", mount.as_raw_fd());
+    assert_eq!(fs::read(hostname).unwrap(), b"jar\n", "a file that is mounted lives on");
+    assert_eq!(read(&home.store, &made, "bin/sh").unwrap(), [7; 9000]);
+    assert_eq!(read(&home.store, &made, "gone").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert!(home.store.check(CheckOptions::default()).unwrap().faults.is_empty());
+}
