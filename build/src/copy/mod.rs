@@ -155,7 +155,8 @@ fn copy_all(copy: &Copy, source: &Source<'_>, tree: &Tree, base: bool) -> Result
     let selection = source.selection(copy)?;
     let matches = source.matches(copy)?;
     for pattern in &copy.required {
-        let pattern = Copy { source: pattern.clone(), wildcard: true, ..Copy::default() };
+        let source_path = format!("{}/{pattern}", copy.source.trim_end_matches('/'));
+        let pattern = Copy { source: source_path, wildcard: true, ..Copy::default() };
         source.matches(&Copy { follow_links: copy.follow_links, ..pattern })?;
     }
     for one in matches {

@@ -132,9 +132,9 @@ impl Engine {
     }
 }
 
-/// `Dockerfile`, else `Containerfile`.
+/// `Dockerfile`, else `Containerfile`, else `onggi.yaml`.
 fn default_name(dir: &Path) -> &'static str {
-    ["Dockerfile", "dockerfile", "Containerfile"]
+    ["Dockerfile", "dockerfile", "Containerfile", "onggi.yaml", "onggi.yml"]
         .into_iter()
         .find(|name| dir.join(name).is_file())
         .unwrap_or("Dockerfile")

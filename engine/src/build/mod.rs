@@ -22,12 +22,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use onggi_build::dockerfile::Lines;
 use onggi_build::dockerfile::plan::{Context, Epoch, NoCache, Options as PlanOptions};
-use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource};
+use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, Target};
 use onggi_build::solve::{Monitor, Options, Solver};
+use onggi_build::yaml;
 use onggi_build::{Assembled, Fetched, Host, RunStep, StackLayer, dockerfile};
 use onggi_image::store::{Lease, Ref};
-use onggi_oci::{Descriptor, Digest, ImageIndex, Manifest, MediaType, Platform};
+use onggi_oci::{Descriptor, Digest, ImageIndex, Manifest, MediaType, Platform, Reference};
 
 use crate::Engine;
 use crate::error::{Error, Result};
@@ -55,6 +57,8 @@ pub struct Built {
     pub images: Vec<(Platform, Descriptor, Digest)>,
     /// What nothing in it is later than, and who said so.
     pub epoch: Option<(i64, &'static str)>,
+    /// Its names.
+    pub names: Vec<Reference>,
 }
 
 /// What a build could do, were it done: for `--call`.
@@ -106,8 +110,18 @@ fn caller(op: &'static str, object: &str, source: Error) -> onggi_build::Error {
     onggi_build::Error::Caller { op, object: object.into(), kind: source.kind(), source: Box::new(source) }
 }
 
+/// One result that is wanted: an image, for one or several platforms.
+struct Wanted {
+    stage: Option<String>,
+    names: Vec<Reference>,
+    platforms: Vec<Option<Platform>>,
+}
+
 /// A context and a build file, read.
 struct Prepared<'a> {
+    wanted: Vec<Wanted>,
+    /// What the Dockerfile was made from, if it was, and its text.
+    yaml: Option<(yaml::BuildFile, String)>,
     opened: context::Opened,
     options: PlanOptions,
     locals: BTreeMap<String, PathBuf>,
@@ -125,30 +139,34 @@ impl Engine {
         request: &BuildRequest,
         monitor: &mut dyn BuildMonitor,
         progress: &(dyn Progress + Sync),
-    ) -> Result<Built> {
+    ) -> Result<Vec<Built>> {
         self.shield(request.allow_insecure)?;
         let store = self.store()?;
         let lease = store.lease("build")?;
-        let Prepared { opened, options, mut locals, bases, commit_time } =
-            self.prepare_build(request, &lease, progress)?;
+        let prepared = self.prepare_build(request, &lease, progress)?;
+        let Prepared { wanted, yaml, opened, options, mut locals, bases, commit_time } = prepared;
+        let shown = yaml.as_ref().map_or(&opened.text, |(_, text)| text).clone();
         let mut graph = Graph::default();
         let mut warnings = Vec::new();
         let mut file_epoch = None;
-        let platforms: Vec<Option<Platform>> = match &request.platforms[..] {
-            [] => vec![None],
-            some => some.iter().cloned().map(Some).collect(),
-        };
-        for platform in &platforms {
+        let several = wanted.iter().any(|one| one.platforms.len() > 1);
+        for (one, platform) in wanted.iter().flat_map(|one| one.platforms.iter().map(move |p| (one, p))) {
             let options = PlanOptions {
+                target: one.stage.clone(),
                 platform: platform.clone(),
-                name_platform: platforms.len() > 1,
+                name_platform: several,
                 ..options.clone()
             };
             let plan = dockerfile::plan::plan(&opened.text, &options, &bases, &mut graph);
-            let plan = plan.map_err(|diagnostic| Error::Dockerfile {
-                file: opened.file.clone(),
-                text: opened.text.clone(),
-                diagnostic: Box::new(diagnostic),
+            let plan = plan.map_err(|mut diagnostic| {
+                if let Some((yaml, _)) = &yaml {
+                    diagnostic.lines.iter_mut().for_each(|lines| *lines = yaml.origin(*lines));
+                }
+                Error::Dockerfile {
+                    file: opened.file.clone(),
+                    text: shown.clone(),
+                    diagnostic: Box::new(diagnostic),
+                }
             })?;
             if warnings.is_empty() {
                 warnings = plan.warnings;
@@ -157,7 +175,14 @@ impl Engine {
                 file_epoch = Some(seconds);
             }
         }
-        monitor.planned(&graph, &warnings, &opened.file, &opened.text);
+        if let Some((yaml, _)) = &yaml {
+            for location in graph.vertices.iter_mut().filter_map(|vertex| vertex.location.as_mut()) {
+                let lines = yaml.origin(Lines { first: location.lines.0, last: location.lines.1 });
+                location.lines = (lines.first, lines.last);
+            }
+            warnings.iter_mut().for_each(|warning| warning.lines = yaml.origin(warning.lines));
+        }
+        monitor.planned(&graph, &warnings, &opened.file, &shown);
         let epoch = match (request.epoch, file_epoch, commit_time) {
             (Some(seconds), ..) => Some((seconds, "--timestamp")),
             (None, Some(seconds), _) => Some((seconds, "SOURCE_DATE_EPOCH")),
@@ -185,9 +210,15 @@ impl Engine {
         let stacks = solver.and_then(Solver::solve).map_err(|source| Error::Build {
             source: Box::new(source),
             file: opened.file.clone(),
-            text: opened.text.clone(),
+            text: shown,
         })?;
-        self.finish(request, &lease, &graph, &stacks, epoch)
+        let mut results = graph.targets.iter().zip(&stacks);
+        let mut all = Vec::new();
+        for one in &wanted {
+            let part: Vec<_> = results.by_ref().take(one.platforms.len()).collect();
+            all.push(self.finish(request, &lease, &part, &one.names, epoch)?);
+        }
+        Ok(all)
     }
 
     /// Reads what a build works with, for who only wants to know what it would do.
@@ -207,13 +238,34 @@ impl Engine {
         Ok(())
     }
 
+    /// The build file in the other language: a Dockerfile as YAML, YAML as a Dockerfile.
+    pub fn convert_build_file(&self, request: &BuildRequest) -> Result<String> {
+        let lease = self.store()?.lease("read a build file")?;
+        let mut opened = self.open_context(request, &lease)?;
+        let (_, yaml) = wanted(request, &mut opened)?;
+        if let Some((file, _)) = yaml {
+            return Ok(file.dockerfile);
+        }
+        let dockerfile = |diagnostic| Error::Dockerfile {
+            file: opened.file.clone(),
+            text: opened.text.clone(),
+            diagnostic: Box::new(diagnostic),
+        };
+        let file = dockerfile::syntax::parse(&opened.text).map_err(dockerfile)?;
+        let mut linter = dockerfile::lint::Linter::default();
+        let document = dockerfile::instruction::document(&file, &mut linter).map_err(dockerfile)?;
+        yaml::from_dockerfile(&document)
+            .map_err(|error| Error::BuildFile { file: opened.file.clone(), problem: error.to_string() })
+    }
+
     fn prepare_build<'a>(
         &self,
         request: &BuildRequest,
         lease: &Lease,
         progress: &'a (dyn Progress + Sync),
     ) -> Result<Prepared<'a>> {
-        let opened = self.open_context(request, lease)?;
+        let mut opened = self.open_context(request, lease)?;
+        let (wanted, yaml) = wanted(request, &mut opened)?;
         let mut locals = BTreeMap::new();
         if let Some(dir) = &opened.dir {
             locals.insert("context".to_owned(), dir.clone());
@@ -259,7 +311,7 @@ impl Engine {
             lenient: false,
             found: Mutex::default(),
         };
-        Ok(Prepared { opened, options, locals, bases, commit_time })
+        Ok(Prepared { wanted, yaml, opened, options, locals, bases, commit_time })
     }
 
     /// Writes the documents and the refs, and what else is to come out.
@@ -267,8 +319,8 @@ impl Engine {
         &self,
         request: &BuildRequest,
         lease: &Lease,
-        graph: &Graph,
-        stacks: &[Vec<StackLayer>],
+        results: &[(&Target, &Vec<StackLayer>)],
+        names: &[Reference],
         epoch: Option<(i64, &'static str)>,
     ) -> Result<Built> {
         let store = self.store()?;
@@ -279,7 +331,7 @@ impl Engine {
         let mut images = Vec::new();
         let mut pending = Vec::new();
         let mut documents: Vec<Assembled> = Vec::new();
-        for (target, layers) in graph.targets.iter().zip(stacks) {
+        for (target, layers) in results {
             let image = onggi_build::assemble(target, layers, seconds, &request.annotations, &time);
             images.push((
                 target.platform.clone(),
@@ -317,9 +369,10 @@ impl Engine {
         if !pending.is_empty() {
             store.publish(pending)?;
         }
-        let built = Built { target: target.clone(), id, images, epoch };
+        let built = Built { target: target.clone(), id, images, epoch, names: names.to_vec() };
+        let stacks: Vec<&[StackLayer]> = results.iter().map(|(_, layers)| layers.as_slice()).collect();
         if request.outputs.iter().any(|output| matches!(output, Output::Image | Output::Registry)) {
-            let names = request.tags.iter().map(|tag| Ref::new(tag.clone().with_default_tag(), &target));
+            let names = names.iter().map(|tag| Ref::new(tag.clone().with_default_tag(), &target));
             let mut refs: Vec<Ref> = names.collect();
             if refs.is_empty() {
                 refs.push(Ref::nameless(&target));
@@ -330,10 +383,62 @@ impl Engine {
             }
         }
         for output in &request.outputs {
-            self.write_output(output, request, &built, stacks)?;
+            self.write_output(output, &built, &stacks)?;
         }
         Ok(built)
     }
+}
+
+/// What is wanted: of a Dockerfile one stage, of a file in YAML the named target or all. The latter is
+/// written as a Dockerfile in place of its text.
+fn wanted(
+    request: &BuildRequest,
+    opened: &mut context::Opened,
+) -> Result<(Vec<Wanted>, Option<(yaml::BuildFile, String)>)> {
+    let platforms = |of_target: Vec<Platform>| -> Vec<Option<Platform>> {
+        let chosen = if request.platforms.is_empty() { of_target } else { request.platforms.clone() };
+        if chosen.is_empty() { vec![None] } else { chosen.into_iter().map(Some).collect() }
+    };
+    let is_yaml = [".yaml", ".yml"].iter().any(|ending| opened.file.ends_with(ending));
+    if !is_yaml {
+        let (stage, names) = (request.target.clone(), request.tags.clone());
+        return Ok((vec![Wanted { stage, names, platforms: platforms(Vec::new()) }], None));
+    }
+    let bad = |problem: String| Error::BuildFile { file: opened.file.clone(), problem };
+    let file = yaml::BuildFile::read(&opened.text).map_err(|error| match (error.line, error.column) {
+        (0, _) => bad(error.problem),
+        (line, 0) => bad(format!("line {line}: {}", error.problem)),
+        (line, column) => bad(format!("line {line}, column {column}: {}", error.problem)),
+    })?;
+    let chosen: Vec<&yaml::Target> = match &request.target {
+        None => file.targets.iter().collect(),
+        Some(name) => file
+            .targets
+            .iter()
+            .filter(|target| target.name == *name || target.stage == *name)
+            .take(1)
+            .collect(),
+    };
+    if chosen.is_empty() {
+        let known: Vec<&str> = file.targets.iter().map(|target| target.name.as_str()).collect();
+        let name = request.target.as_deref().unwrap_or_default();
+        return Err(bad(format!("it has no target {name:?}; it has {}", known.join(", "))));
+    }
+    if chosen.len() > 1 && !request.tags.is_empty() {
+        return Err(bad("it has several targets: name one with --target, or leave --tag away".into()));
+    }
+    let mut all = Vec::new();
+    for target in chosen {
+        let names = if request.tags.is_empty() {
+            target.images.iter().map(|name| Ok(name.parse()?)).collect::<Result<_>>()?
+        } else {
+            request.tags.clone()
+        };
+        let own = target.platforms.iter().map(|name| Ok(name.parse()?)).collect::<Result<Vec<Platform>>>()?;
+        all.push(Wanted { stage: Some(target.stage.clone()), names, platforms: platforms(own) });
+    }
+    let text = std::mem::replace(&mut opened.text, file.dockerfile.clone());
+    Ok((all, Some((file, text))))
 }
 
 fn processors() -> usize {

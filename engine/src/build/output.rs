@@ -11,7 +11,7 @@ use onggi_image::archive::{Format, SaveItem};
 use onggi_image::layer::{PackOptions, Source, pack};
 use onggi_image::snapshot::Snapshot;
 
-use super::{BuildRequest, Built, Output};
+use super::{Built, Output};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Silent};
 use crate::{Engine, PushRequest};
@@ -20,31 +20,28 @@ impl Engine {
     pub(super) fn write_output(
         &self,
         output: &Output,
-        request: &BuildRequest,
         built: &Built,
-        stacks: &[Vec<StackLayer>],
+        stacks: &[&[StackLayer]],
     ) -> Result<()> {
         match output {
             Output::Image => Ok(()),
             Output::Registry => {
-                if request.tags.is_empty() {
+                if built.names.is_empty() {
                     return Err(Error::flag("--push", "tag is needed when pushing to registry"));
                 }
-                for tag in &request.tags {
+                for tag in &built.names {
                     let silent: Arc<dyn Progress> = Arc::new(Silent);
                     self.push(&tag.clone().with_default_tag(), &PushRequest::default(), &silent)?;
                 }
                 Ok(())
             }
-            Output::Docker(path) => self.write_archive(Format::Docker, path.as_deref(), request, built),
-            Output::Oci { path, tar: true } => {
-                self.write_archive(Format::Oci, path.as_deref(), request, built)
-            }
+            Output::Docker(path) => self.write_archive(Format::Docker, path.as_deref(), built),
+            Output::Oci { path, tar: true } => self.write_archive(Format::Oci, path.as_deref(), built),
             Output::Oci { path, tar: false } => {
                 let Some(dir) = path else {
                     return Err(Error::flag("--output", "type=oci,tar=false needs dest"));
                 };
-                Ok(self.store()?.save_layout(&[self.item(request, built)?], dir)?)
+                Ok(self.store()?.save_layout(&[self.item(built)?], dir)?)
             }
             Output::Local(dir) => self.write_tree(dir, built, stacks),
             Output::Tar(path) => {
@@ -58,26 +55,20 @@ impl Engine {
         }
     }
 
-    fn item(&self, request: &BuildRequest, built: &Built) -> Result<SaveItem> {
+    fn item(&self, built: &Built) -> Result<SaveItem> {
         let image = self.store()?.image(&built.target, None)?;
-        Ok(SaveItem::new(image, request.tags.iter().map(|tag| tag.clone().with_default_tag()).collect()))
+        Ok(SaveItem::new(image, built.names.iter().map(|tag| tag.clone().with_default_tag()).collect()))
     }
 
-    fn write_archive(
-        &self,
-        format: Format,
-        path: Option<&Path>,
-        request: &BuildRequest,
-        built: &Built,
-    ) -> Result<()> {
-        let item = self.item(request, built)?;
+    fn write_archive(&self, format: Format, path: Option<&Path>, built: &Built) -> Result<()> {
+        let item = self.item(built)?;
         let mut out = open(path)?;
         self.store()?.save(&[item], format, &mut out)?;
         out.flush().map_err(|source| Error::Process { op: "write the archive", source })
     }
 
     /// The files of each platform, below a directory of its name if there are several.
-    fn write_tree(&self, dir: &Path, built: &Built, stacks: &[Vec<StackLayer>]) -> Result<()> {
+    fn write_tree(&self, dir: &Path, built: &Built, stacks: &[&[StackLayer]]) -> Result<()> {
         for ((platform, ..), stack) in built.images.iter().zip(stacks) {
             let into = match built.images.len() {
                 1 => dir.to_owned(),

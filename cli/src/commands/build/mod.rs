@@ -159,6 +159,12 @@ pub struct BuildOptions {
     /// Provenance; only `false` is supported
     #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     provenance: Option<String>,
+    /// Print the JSON schema of onggi.yaml and build nothing
+    #[arg(long)]
+    schema: bool,
+    /// Print the build file as onggi.yaml, or as a Dockerfile if it is one, and build nothing
+    #[arg(long)]
+    convert: bool,
     /// Ask the registry for base images, also for those that are here
     #[arg(long)]
     pull: bool,
@@ -202,7 +208,7 @@ pub struct BuildOptions {
     #[arg(long)]
     verify: bool,
     /// A directory, an archive, a URL, a repository, or `-`
-    #[arg(value_name = "PATH | URL | -", required = true)]
+    #[arg(value_name = "PATH | URL | -", required_unless_present = "schema")]
     context: Option<String>,
 }
 
@@ -218,11 +224,17 @@ impl Options {
 
 impl BuildOptions {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
+        if self.schema {
+            return session.print(onggi_engine::build::builder::yaml::schema());
+        }
         self.refuse()?;
         let engine = session.engine()?;
         session.tell_of_squashing(&engine)?;
         let call = if self.check { CallAs::check() } else { self.call.clone() };
         let request = self.request()?;
+        if self.convert {
+            return session.print(&engine.convert_build_file(&request)?);
+        }
         if !call.is_build() {
             return call::run(session, &engine, &request, &call);
         }
@@ -243,16 +255,19 @@ impl BuildOptions {
                 return Err(Failure::Engine(error));
             }
         };
-        watch.finished(&built, &request);
+        for one in &built {
+            watch.finished(one);
+        }
         if self.verify {
             verify(session, &engine, &request, &built, kind)?;
         }
+        let Some(first) = built.first() else { return Ok(()) };
         if let Some(path) = &self.iidfile {
-            let text = built.id.to_string();
+            let text = first.id.to_string();
             std::fs::write(path, text).map_err(Failure::local(format!("write {}", path.display())))?;
         }
         if let Some(path) = &self.metadata_file {
-            let text = metadata(&built, &request);
+            let text = metadata(first);
             std::fs::write(path, text).map_err(Failure::local(format!("write {}", path.display())))?;
         }
         if explain == Some(values::ExplainFormat::Json) {
@@ -260,7 +275,8 @@ impl BuildOptions {
         }
         let keeps = request.outputs.iter().any(|output| matches!(output, Output::Image | Output::Registry));
         if self.quiet && keeps {
-            session.print(&format!("{}\n", built.id))?;
+            let ids: String = built.iter().map(|one| format!("{}\n", one.id)).collect();
+            session.print(&ids)?;
         }
         Ok(())
     }
@@ -415,9 +431,9 @@ impl BuildOptions {
 }
 
 /// `--metadata-file`, as buildx writes it.
-fn metadata(built: &Built, request: &BuildRequest) -> String {
+fn metadata(built: &Built) -> String {
     let names: Vec<String> =
-        request.tags.iter().map(|tag| tag.clone().with_default_tag().to_string()).collect();
+        built.names.iter().map(|tag| tag.clone().with_default_tag().to_string()).collect();
     let mut value = serde_json::json!({
         "containerimage.config.digest": built.id.to_string(),
         "containerimage.descriptor": &built.target,
@@ -434,17 +450,20 @@ fn verify(
     session: &Session,
     engine: &onggi_engine::Engine,
     request: &BuildRequest,
-    first: &Built,
+    first: &[Built],
     kind: values::ProgressKind,
 ) -> Result<(), Failure> {
     let mut watch = Watch::new(engine, kind, None)?;
     let second = engine.build(request, &mut watch, &Silent);
     watch.finish();
     let second = second?;
-    let differences = engine.compare_builds(first, &second)?;
+    let mut differences = Vec::new();
+    for (one, other) in first.iter().zip(&second) {
+        differences.extend(engine.compare_builds(one, other)?);
+    }
     if differences.is_empty() {
-        session.print(&format!("verified: both builds gave {}\n", first.id))?;
-        return Ok(());
+        let ids: Vec<String> = first.iter().map(|one| one.id.to_string()).collect();
+        return session.print(&format!("verified: both builds gave {}\n", ids.join(", ")));
     }
     let mut text = String::from("the two builds differ:\n");
     for (step, files) in differences {

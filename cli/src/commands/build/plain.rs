@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::watch::{Outcome, Show, Step, told};
+use super::watch::{Outcome, Show, Step, line_of, told};
 use crate::output::human;
 
 /// Writes lines to the error stream.
@@ -49,11 +49,7 @@ impl Show for Plain {
         let seconds = step.began.elapsed().as_secs_f64();
         while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = text.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            self.write(
-                step,
-                &format!("{seconds:.3} {}", human::visible(line.trim_end_matches(['\n', '\r']))),
-            );
+            self.write(step, &format!("{seconds:.3} {}", line_of(&line)));
         }
         if !text.is_empty() {
             self.open.insert(step.number, text);
@@ -63,7 +59,7 @@ impl Show for Plain {
     fn ended(&mut self, step: &Step, error: Option<&str>) {
         if let Some(rest) = self.open.remove(&step.number) {
             let seconds = step.took.unwrap_or_default().as_secs_f64();
-            self.write(step, &format!("{seconds:.3} {}", human::visible(&String::from_utf8_lossy(&rest))));
+            self.write(step, &format!("{seconds:.3} {}", line_of(&rest)));
         }
         let seconds = step.took.unwrap_or_default().as_secs_f64();
         let text = match step.outcome {

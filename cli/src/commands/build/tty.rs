@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::watch::{Outcome, Show, Step};
+use super::watch::{Outcome, Show, Step, line_of};
 use crate::output::human;
 
 /// How often it is drawn.
@@ -73,8 +73,7 @@ fn draw_step(step: &Step, columns: usize) -> Vec<String> {
         let said = String::from_utf8_lossy(&step.said);
         let all: Vec<&str> = said.lines().collect();
         for line in &all[all.len().saturating_sub(SAID)..] {
-            let shown = line.rsplit('\r').find(|part| !part.is_empty()).unwrap_or("");
-            lines.push(format!(" => => # {}", human::visible(shown)));
+            lines.push(format!(" => => # {}", line_of(line.as_bytes())));
         }
     }
     lines

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use onggi_engine::build::builder::dockerfile::lint::Warning;
 use onggi_engine::build::builder::graph::{Graph, VertexId};
 use onggi_engine::build::builder::solve::{Event, Monitor, Verdict};
-use onggi_engine::build::{BuildLogs, BuildMonitor, BuildRequest, Built, LoggedStep};
+use onggi_engine::build::{BuildLogs, BuildMonitor, Built, LoggedStep};
 use onggi_engine::{Engine, Error};
 
 use super::excerpt;
@@ -140,12 +140,12 @@ impl Watch {
     }
 
     /// Says what came out.
-    pub fn finished(&mut self, built: &Built, request: &BuildRequest) {
+    pub fn finished(&mut self, built: &Built) {
         if !matches!(self.kind, ProgressKind::Plain | ProgressKind::Auto | ProgressKind::Tty) {
             return;
         }
         let mut lines = vec![format!("writing image {}", built.id)];
-        lines.extend(request.tags.iter().map(|tag| format!("naming to {}", tag.clone().with_default_tag())));
+        lines.extend(built.names.iter().map(|tag| format!("naming to {}", tag.clone().with_default_tag())));
         if let Some((seconds, source)) = built.epoch {
             lines.push(format!("no time is later than {seconds} ({source})"));
         }
@@ -164,7 +164,7 @@ impl Watch {
             let lines: Vec<&str> = said.lines().collect();
             let mut text = format!("------\n > {}:\n", human::visible(&step.name));
             for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
-                text += &format!("{}\n", human::visible(line));
+                text += &format!("{}\n", line_of(line.as_bytes()));
             }
             text += "------";
             self.print(&text);
@@ -220,6 +220,15 @@ impl Watch {
         self.logs.step(place, logged);
         self.show.ended(&self.steps[place], error);
     }
+}
+
+/// A line of a program's output: tabs are tabs, of a line that was written over the last version counts, and
+/// what would steer the terminal is shown.
+pub fn line_of(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_end_matches(['\n', '\r']);
+    let last = text.rsplit('\r').find(|part| !part.is_empty()).unwrap_or_default();
+    last.split('\t').map(human::visible).collect::<Vec<_>>().join("\t")
 }
 
 /// A verdict in one line.
