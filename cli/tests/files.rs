@@ -72,6 +72,7 @@ fn diff_tells_what_changed_and_nothing_else() {
     let want = "C /bin\nD /bin/ls\nA /d\nA /d/e\nA /esc\\u{1b}x\nA /new\nC /tmp\nC /var\nA /var/y";
     let got = onggi.ok(["diff", "busy"]);
     assert_eq!(got.replace("C /etc\nC /etc/group\n", ""), want);
+    assert_eq!(onggi.ok(["container", "diff", "busy"]), got);
 }
 
 #[test]
@@ -105,10 +106,14 @@ fn an_exported_container_is_imported_again() {
         }
     }
     assert_eq!(seen, 2);
-    let id = onggi.ok(["import", "-m", "a remark", &path, "imported:1"]);
+    let changes = ["-c", "CMD cat /file", "-c", "ENV A=1 B=two", "-m", "a remark"];
+    let id = onggi.ok([&["import"][..], &changes, &[&path, "imported:1"]].concat());
     assert!(id.starts_with("sha256:"), "{id}");
-    assert_eq!(onggi.ok(["run", "--rm", "imported:1", "cat", "/file"]), "content");
-    assert_eq!(onggi.ok(["run", "--rm", "imported:1", "stat", "-c", "%u:%g:%a", "/file"]), "7:8:4755");
+    assert_eq!(onggi.ok(["run", "--rm", "imported:1"]), "content");
+    assert_eq!(
+        onggi.ok(["run", "--rm", "imported:1", "sh", "-c", "echo $A$B; stat -c %u:%g:%a /file"]),
+        "1two\n7:8:4755"
+    );
     assert_eq!(onggi.ok(["history", "--format", "{{.Comment}}", "imported:1"]), "a remark");
     assert_eq!(onggi.ok(["image", "inspect", "-f", "{{len .RootFS.Layers}}", "imported:1"]), "1");
     // From a pipe, compressed.
@@ -133,14 +138,31 @@ fn an_image_of_a_container_is_its_image_and_what_it_changed() {
     let Some(onggi) = setup() else { return };
     let script = "echo new >/new; rm /bin/ls; rm -r /etc; mkdir /etc; echo x >/etc/only";
     onggi.ok(["run", "--name", "box", "-e", "A=run", "-w", "/tmp", "-l", "k=v", IMAGE, "sh", "-c", script]);
-    let id = onggi.ok(["commit", "-a", "Ann", "-m", "first", "box", "made:1"]);
+    let changes = [
+        "-c",
+        "CMD [\"cat\", \"/new\"]",
+        "-c",
+        "ENV B=\"two words\"",
+        "-c",
+        "EXPOSE 80",
+        "-c",
+        "USER 5:6",
+        "-c",
+        "LABEL x=y",
+        "-c",
+        "WORKDIR /srv",
+        "-c",
+        "ENTRYPOINT []",
+    ];
+    let id = onggi.ok([&["commit", "-a", "Ann", "-m", "first"][..], &changes, &["box", "made:1"]].concat());
     let inspect = |format: &str| onggi.ok(["image", "inspect", "-f", format, "made:1"]);
     assert_eq!(inspect("{{.Id}}"), id);
     assert_eq!(inspect("{{.Author}} {{.Comment}}"), "Ann first");
-    assert_eq!(inspect("{{.Config.WorkingDir}} {{.Config.Labels}}"), "/tmp map[k:v]");
+    assert_eq!(inspect("{{json .Config.Cmd}} {{.Config.User}}"), "[\"cat\",\"/new\"] 5:6");
+    assert_eq!(inspect("{{.Config.WorkingDir}} {{.Config.Labels}}"), "/srv map[k:v x:y]");
     let env = inspect("{{json .Config.Env}}");
-    assert!(env.contains("A=run"), "{env}");
-    assert_eq!(onggi.ok(["run", "--rm", "made:1", "cat", "/new"]), "new");
+    assert!(env.contains("A=run") && env.contains("B=two words"), "{env}");
+    assert_eq!(onggi.ok(["run", "--rm", "made:1"]), "new");
     let look = "ls /etc | grep -v -e host -e resolv; test -e /bin/ls || echo gone";
     assert_eq!(onggi.ok(["run", "--rm", "-u", "0", "made:1", "busybox", "sh", "-c", look]), "only\ngone");
     // The layer has nothing that the container did not change, and the image can be saved and read by others.

@@ -14,6 +14,7 @@ mod archives;
 mod authority;
 pub mod build;
 mod error;
+pub mod events;
 pub mod filesystem;
 mod images;
 mod login;
@@ -26,6 +27,7 @@ mod push;
 pub mod containers;
 pub mod run;
 mod settings;
+pub mod usage;
 mod volumes;
 
 use std::cell::OnceCell;

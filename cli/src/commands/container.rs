@@ -1,6 +1,6 @@
 //! `onggi container`: the group of commands about containers.
 
-use super::{commit, cp, create, diff, exec, export, inspect, logs, ps, rm, run};
+use super::{commit, cp, create, diff, exec, export, inspect, logs, port, ps, rm, run, stats, top};
 use crate::failure::Failure;
 use crate::session::Session;
 use std::process::ExitCode;
@@ -27,11 +27,17 @@ pub enum Command {
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Options),
+    /// List port mappings or a specific mapping for the container
+    Port(port::Options),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(rm::Options),
     /// Run a command in a new container
     Run(Box<run::Options>),
+    /// Show what running containers use
+    Stats(stats::Options),
+    /// Show the processes of a container
+    Top(top::Options),
 }
 
 impl Command {
@@ -47,7 +53,10 @@ impl Command {
             Self::Inspect(options) => options.run(session),
             Self::Logs(options) => options.run(session),
             Self::Ls(options) => options.run(session),
+            Self::Port(options) => options.run(session),
             Self::Rm(options) => options.run(session),
+            Self::Stats(options) => options.run(session),
+            Self::Top(options) => options.run(session),
         }
         .map(|()| ExitCode::SUCCESS)
     }

@@ -9,6 +9,7 @@ mod cp;
 mod create;
 mod diff;
 mod environment;
+mod events;
 mod exec;
 mod export;
 mod filter;
@@ -32,8 +33,10 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod stats;
 mod system;
 mod tag;
+mod top;
 mod version;
 mod volume;
 
@@ -67,6 +70,12 @@ pub enum Command {
     Import(import::Options),
     /// List port mappings or a specific mapping for the container
     Port(port::Options),
+    /// Show what happens to containers, images and volumes, as it happens
+    Events(events::Options),
+    /// Show what running containers use
+    Stats(stats::Options),
+    /// Show the processes of a container
+    Top(top::Options),
     /// List containers
     Ps(ps::Options),
     /// Remove containers
@@ -139,6 +148,9 @@ impl Command {
             Self::Export(options) => options.run(session),
             Self::Import(options) => options.run(session),
             Self::Port(options) => options.run(session),
+            Self::Events(options) => options.run(session),
+            Self::Stats(options) => options.run(session),
+            Self::Top(options) => options.run(session),
             Self::Ps(options) => options.run(session),
             Self::Rm(options) => options.run(session),
             Self::Build(options) => options.run(session),

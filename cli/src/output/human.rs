@@ -13,21 +13,31 @@ pub(crate) fn short_size(bytes: u64) -> String {
     size_with_digits(bytes, 3)
 }
 
+/// A number of bytes in binary units and four digits, as Docker prints memory: `1.5MiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    scaled(bytes, 4, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
+}
+
 fn size_with_digits(bytes: u64, digits: usize) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    scaled(bytes, digits, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+fn scaled(bytes: u64, digits: usize, base: f64, units: &[&str; 7]) -> String {
     #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
     let mut value = bytes as f64;
     let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    while value >= base && unit + 1 < units.len() {
+        value /= base;
         unit += 1;
     }
-    format!("{}{}", significant(value, digits), UNITS[unit])
+    format!("{}{}", significant(value, digits), units[unit])
 }
 
 /// Go's `%.*g` for 0 ≤ value < 1000 (and 1000 itself, when rounding goes up to it).
 fn significant(value: f64, digits: usize) -> String {
-    let whole_digits = if value >= 100.0 {
+    let whole_digits = if value >= 1000.0 {
+        4
+    } else if value >= 100.0 {
         3
     } else if value >= 10.0 {
         2
@@ -144,6 +154,11 @@ mod tests {
         }
         assert_eq!(short_size(78_123_456), "78.1MB");
         assert_eq!(short_size(9_996_000), "10MB");
+        assert_eq!((binary_size(1023), binary_size(1 << 20)), ("1023B".into(), "1MiB".into()));
+        assert_eq!(
+            (binary_size(1_600_000), binary_size(25_000_000_000)),
+            ("1.526MiB".into(), "23.28GiB".into())
+        );
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! A container as `docker container inspect` shows it.
 
-use jiff::Timestamp;
 use onggi_engine::Engine;
 use onggi_engine::containers::{ContainerDetails, Status};
-use onggi_engine::oci::Reference;
 use onggi_engine::run::{MountKind, MountPoint};
 use serde_json::{Map, Value, json};
 
@@ -186,14 +184,4 @@ fn mounts(details: &ContainerDetails) -> Vec<Value> {
         Value::Object(object)
     };
     all.into_iter().map(mount).collect()
-}
-
-/// The image's name as people write it.
-pub(in crate::commands) fn familiar(image: &str) -> String {
-    image.parse::<Reference>().map_or_else(|_| image.to_owned(), |name| name.familiar())
-}
-
-/// A moment of a record.
-pub(in crate::commands) fn moment(text: &str) -> Option<Timestamp> {
-    text.parse().ok()
 }

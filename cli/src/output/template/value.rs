@@ -25,11 +25,10 @@ impl Shape {
     /// The shape of the value of a field with this name.
     pub(super) fn of_field(name: &str) -> Self {
         match name {
-            "Annotations" | "BuildArgs" | "Containers" | "Data" | "DriverOpts" | "ExposedPorts"
-            | "GraphDriverData" | "Labels" | "LogOpts" | "Networks" | "Options" | "PortBindings"
-            | "Ports" | "StorageOpt" | "Sysctls" | "Tmpfs" | "Volumes" | "annotations" | "labels" => {
-                Self::Map
-            }
+            "Annotations" | "Attributes" | "BuildArgs" | "Containers" | "Data" | "DriverOpts"
+            | "ExposedPorts" | "GraphDriverData" | "Labels" | "LogOpts" | "Networks" | "Options"
+            | "PortBindings" | "Ports" | "StorageOpt" | "Sysctls" | "Tmpfs" | "Volumes" | "annotations"
+            | "labels" => Self::Map,
             "Args" | "Binds" | "CapAdd" | "CapDrop" | "Cmd" | "Config" | "DeviceRequests" | "Devices"
             | "Dns" | "DnsOptions" | "DnsSearch" | "Entrypoint" | "Env" | "ExecIDs" | "ExtraHosts"
             | "GroupAdd" | "Layers" | "Links" | "MaskedPaths" | "Mounts" | "OnBuild" | "ReadonlyPaths"
