@@ -55,7 +55,7 @@ impl Memo {
         let mut old = std::fs::read(&path).unwrap_or_default();
         if old.len() < HEADER.len()
             || old[..HEADER.len()] != *HEADER
-            || (old.len() - HEADER.len()) % RECORD != 0
+            || !(old.len() - HEADER.len()).is_multiple_of(RECORD)
         {
             old.clear();
         } else {

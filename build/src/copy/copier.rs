@@ -247,7 +247,7 @@ impl<'a> Copier<'a> {
         match rustix::fs::unlinkat(into, new_name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ISDIR | Errno::PERM) if self.copy.replace => {
-                remove_tree(into.as_fd(), new_name, &path)?
+                remove_tree(into.as_fd(), new_name, &path)?;
             }
             Err(Errno::ISDIR | Errno::PERM) => return Err(Error::IsADirectory { path }),
             Err(error) => return Err(Error::io("replace", path)(error)),

@@ -181,12 +181,7 @@ impl Worker {
         if let Some(answer) = self.answer.take() {
             let _ = File::from(answer).read_to_end(&mut self.said);
         }
-        loop {
-            match waitpid(Some(self.pid), WaitOptions::empty()) {
-                Err(Errno::INTR) => {}
-                _ => break,
-            }
-        }
+        while matches!(waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
         match serde_json::from_slice(&self.said) {
             Ok(Answer::Ok(made)) => Ok(made),
             Ok(Answer::Exit { command, code }) => Err(Error::Exit { command, code }),
@@ -202,7 +197,7 @@ impl Worker {
 
 /// Reads once; `false` at the end.
 fn read_some(fd: &OwnedFd, into: &mut Vec<u8>) -> Result<bool> {
-    let mut buffer = [0; 64 << 10];
+    let mut buffer = [0; 16 << 10];
     match rustix::io::read(fd, &mut buffer) {
         Ok(0) => Ok(false),
         Ok(count) => {

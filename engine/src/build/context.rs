@@ -183,10 +183,7 @@ fn ignore_patterns(dir: &Path, given: &BuildFile, file: &str, context: &str) -> 
         Some(text) => Some(text),
         None => match read_inside(dir, &format!("{file}.dockerignore")) {
             Ok(text) => Some(text),
-            Err(_) => match read_inside(dir, ".dockerignore") {
-                Ok(text) => Some(text),
-                Err(_) => None,
-            },
+            Err(_) => read_inside(dir, ".dockerignore").ok(),
         },
     };
     let Some(text) = text else { return Ok(Vec::new()) };

@@ -86,7 +86,7 @@ impl Host for Asked<'_> {
     }
 
     fn run(&self, step: RunStep<'_>) -> onggi_build::Result<i32> {
-        self.engine.run_step(step, &[]).map_err(|error| caller("run", "the step's program", error))
+        self.engine.run_step(&step, &[]).map_err(|error| caller("run", "the step's program", error))
     }
 
     fn fetch(&self, http: &Http, into: &std::path::Path) -> onggi_build::Result<Fetched> {
@@ -117,11 +117,14 @@ struct Wanted {
     platforms: Vec<Option<Platform>>,
 }
 
+/// A file in YAML as a Dockerfile, and its own text.
+type Translated = (yaml::BuildFile, String);
+
 /// A context and a build file, read.
 struct Prepared<'a> {
     wanted: Vec<Wanted>,
     /// What the Dockerfile was made from, if it was, and its text.
-    yaml: Option<(yaml::BuildFile, String)>,
+    yaml: Option<Translated>,
     opened: context::Opened,
     options: PlanOptions,
     locals: BTreeMap<String, PathBuf>,
@@ -180,7 +183,9 @@ impl Engine {
                 let lines = yaml.origin(Lines { first: location.lines.0, last: location.lines.1 });
                 location.lines = (lines.first, lines.last);
             }
-            warnings.iter_mut().for_each(|warning| warning.lines = yaml.origin(warning.lines));
+            for warning in &mut warnings {
+                warning.lines = yaml.origin(warning.lines);
+            }
         }
         monitor.planned(&graph, &warnings, &opened.file, &shown);
         let epoch = match (request.epoch, file_epoch, commit_time) {
@@ -391,10 +396,7 @@ impl Engine {
 
 /// What is wanted: of a Dockerfile one stage, of a file in YAML the named target or all. The latter is
 /// written as a Dockerfile in place of its text.
-fn wanted(
-    request: &BuildRequest,
-    opened: &mut context::Opened,
-) -> Result<(Vec<Wanted>, Option<(yaml::BuildFile, String)>)> {
+fn wanted(request: &BuildRequest, opened: &mut context::Opened) -> Result<(Vec<Wanted>, Option<Translated>)> {
     let platforms = |of_target: Vec<Platform>| -> Vec<Option<Platform>> {
         let chosen = if request.platforms.is_empty() { of_target } else { request.platforms.clone() };
         if chosen.is_empty() { vec![None] } else { chosen.into_iter().map(Some).collect() }

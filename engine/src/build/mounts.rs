@@ -86,7 +86,7 @@ pub(super) fn tree(
                     rustix::fs::chmodat(&dir, "agent", Mode::from_raw_mode(*mode), AtFlags::empty())
                 })
                 .map_err(|errno| failed(errno.into()))?;
-            let agent = forward(listener, path).map_err(failed)?;
+            let agent = forward(&listener, path).map_err(failed)?;
             let tree = below(dir.as_fd(), Path::new("agent")).map_err(failed)?;
             finish(&tree, users, false).map_err(failed)?;
             Ok((tree, Some(agent)))
@@ -116,7 +116,7 @@ fn dress(file: BorrowedFd<'_>, mode: u32, uid: u32, gid: u32) -> std::io::Result
 }
 
 /// Passes connections on to another socket, in a process of its own.
-fn forward(listener: UnixListener, to: &Path) -> std::io::Result<Agent> {
+fn forward(listener: &UnixListener, to: &Path) -> std::io::Result<Agent> {
     let parent = rustix::process::getpid();
     let pid = SingleThreaded::check()?.fork(|| {
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));

@@ -89,17 +89,13 @@ impl Engine {
 
 /// A file, or standard output.
 fn open(path: Option<&Path>) -> Result<Box<dyn Write>> {
-    match path {
-        Some(path) => {
-            let file = File::create(path).map_err(|source| Error::Write { path: path.into(), source })?;
-            Ok(Box::new(std::io::BufWriter::new(file)))
-        }
-        None => {
-            let fd = rustix::stdio::stdout().try_clone_to_owned();
-            let fd = fd.map_err(|source| Error::Process { op: "write to standard output", source })?;
-            Ok(Box::new(std::io::BufWriter::new(File::from(fd))))
-        }
-    }
+    let file = if let Some(path) = path {
+        File::create(path).map_err(|source| Error::Write { path: path.into(), source })?
+    } else {
+        let fd = rustix::stdio::stdout().try_clone_to_owned();
+        File::from(fd.map_err(|source| Error::Process { op: "write to standard output", source })?)
+    };
+    Ok(Box::new(std::io::BufWriter::new(file)))
 }
 
 impl Engine {

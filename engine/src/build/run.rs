@@ -37,7 +37,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 impl Engine {
     /// Runs a step's program; gives its exit code as shells count.
-    pub(super) fn run_step(&self, step: RunStep<'_>, hosts: &[(String, std::net::IpAddr)]) -> Result<i32> {
+    pub(super) fn run_step(&self, step: &RunStep<'_>, hosts: &[(String, std::net::IpAddr)]) -> Result<i32> {
         let authority = self.authority()?;
         check_platform(step.platform)?;
         let exec = step.exec;
@@ -49,10 +49,10 @@ impl Engine {
             let root = image_tree.mount(None)?;
             user::resolve(root.as_fd(), &exec.user, &[])?
         };
-        let ids = self.step_ids(&step, &user, insecure)?;
+        let ids = self.step_ids(step, &user, insecure)?;
         let shifted = matches!(ids, StepIds::Range(_));
         let maps = ids.maps()?;
-        let request = request(exec, &step, hosts)?;
+        let request = request(exec, step, hosts)?;
         let hostname = exec.hostname.clone().unwrap_or_else(|| HOST_NAME.into());
         // The caller made directories with exact modes; these are ordinary files.
         rustix::process::umask(Mode::from_raw_mode(0o022));

@@ -5,7 +5,7 @@ use std::io::Write;
 use super::watch::{Outcome, Show, Step};
 
 /// Writes to the error stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Raw;
 
 impl Raw {

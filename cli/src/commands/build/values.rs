@@ -142,7 +142,7 @@ impl FromStr for SecretSpec {
             None | Some("file") => {}
             // With this type, `src` names a variable.
             Some("env") => {
-                variable = variable.or_else(|| file.take().map(|name| name.to_string_lossy().into_owned()))
+                variable = variable.or_else(|| file.take().map(|name| name.to_string_lossy().into_owned()));
             }
             Some(other) => return Err(format!("unsupported secret type {other:?}")),
         }

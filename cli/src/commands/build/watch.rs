@@ -105,7 +105,7 @@ impl Watch {
                 Box::new(Plain::new(explain == Some(ExplainFormat::Text)))
             }
             ProgressKind::Tty => Box::new(Tty::new(began)),
-            ProgressKind::Rawjson => Box::new(Raw::default()),
+            ProgressKind::Rawjson => Box::new(Raw),
             ProgressKind::Quiet | ProgressKind::None => Box::new(Quiet),
         };
         Ok(Self {
