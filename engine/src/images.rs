@@ -84,6 +84,20 @@ impl Engine {
         Ok(self.store()?.convert(format)?)
     }
 
+    /// Searches a registry for repositories.
+    ///
+    /// # Errors
+    /// The registry can't be reached, or knows no way to search it.
+    pub fn search(
+        &self,
+        registry: &str,
+        term: &str,
+        limit: usize,
+    ) -> Result<Vec<onggi_registry_client::Found>> {
+        let runtime = crate::network_runtime()?;
+        Ok(runtime.block_on(self.client()?.search(registry, term, limit))?)
+    }
+
     /// Verifies the store, and repairs it if asked.
     pub fn check(&self, options: CheckOptions) -> Result<CheckReport> {
         Ok(self.store()?.check(options)?)

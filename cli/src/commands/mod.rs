@@ -33,6 +33,7 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod search;
 mod stats;
 mod system;
 mod tag;
@@ -103,6 +104,8 @@ pub enum Command {
     Save(save::Options),
     /// Read images from an archive
     Load(load::Options),
+    /// Search a registry for repositories
+    Search(search::Options),
     /// Log in to a registry
     Login(login::Options),
     /// Log out of a registry
@@ -164,6 +167,7 @@ impl Command {
             Self::Inspect(options) => options.run(session),
             Self::Save(options) => options.run(session),
             Self::Load(options) => options.run(session),
+            Self::Search(options) => options.run(session),
             Self::Login(options) => options.run(session),
             Self::Logout(options) => options.run(session),
             Self::Network(command) => command.run(session),

@@ -4,7 +4,7 @@ use onggi_engine::image::store::{CheckOptions, Count, Depth, Fault, Format, Mend
 use onggi_engine::oci::Reference;
 use serde_json::{Value, json};
 
-use super::{filter::Filters, info, rmi};
+use super::{events, filter::Filters, info, rmi};
 use crate::failure::Failure;
 use crate::output::human;
 use crate::output::listing::Listing;
@@ -19,6 +19,8 @@ pub enum Command {
     Convert(Convert),
     /// Show what takes how much space on disk
     Df(Df),
+    /// Show what happens to containers, images and volumes, as it happens
+    Events(events::Options),
     /// Show what onggi found on this machine
     Info(info::Options),
     /// Remove everything that is not used
@@ -31,6 +33,7 @@ impl Command {
             Self::Check(options) => options.run(session),
             Self::Convert(options) => options.run(session),
             Self::Df(options) => options.run(session),
+            Self::Events(options) => options.run(session),
             Self::Info(options) => options.run(session),
             Self::Prune(options) => options.run(session),
         }

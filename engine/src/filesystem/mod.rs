@@ -76,8 +76,13 @@ impl Engine {
         let layers = self.layers_of(&details.record)?;
         let snapshot = Snapshot::new(&layers, self.authority()?.overlay_xattr).with_changes(&details.dir);
         let tree = snapshot.mount(None)?;
-        let options = PackOptions { live: details.pid.is_some(), ..PackOptions::new(Source::Tree) };
-        Ok(pack(tree.as_fd(), out, &options)?)
+        // overlayfs lists whiteouts of a directory that only one layer has, and doesn't find them.
+        let options = PackOptions { live: true, plain: true, ..PackOptions::new(Source::Tree) };
+        let mut packed = pack(tree.as_fd(), out, &options)?;
+        if details.pid.is_none() {
+            packed.changed = 0;
+        }
+        Ok(packed)
     }
 }
 

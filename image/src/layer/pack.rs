@@ -62,6 +62,8 @@ pub struct PackOptions {
     /// Whether somebody may be writing to the tree. What grows is cut at the size that it had first, what
     /// shrinks is filled up with zeros (as by GNU tar), what disappears is left out; these are counted.
     pub live: bool,
+    /// Whether this is an archive of files and no layer: a name that begins with `.wh.` is a name.
+    pub plain: bool,
 }
 
 impl PackOptions {
@@ -74,6 +76,7 @@ impl PackOptions {
             root_entry: false,
             leave_out: BTreeSet::new(),
             live: false,
+            plain: false,
         }
     }
 }
@@ -270,7 +273,7 @@ impl<'a, W: Write> Packer<'a, W> {
             self.mark(&name)?;
             return Ok(None);
         }
-        if name.starts_with(PREFIX) {
+        if name.starts_with(PREFIX) && !self.options.plain {
             return Err(self.refuse(FileProblem::WhiteoutName));
         }
         let nofollow = OFlags::NOFOLLOW | OFlags::CLOEXEC;

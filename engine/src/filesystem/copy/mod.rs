@@ -92,11 +92,11 @@ impl Engine {
         let called = if reading.contents_only() { &b"."[..] } else { &base };
         match self.place(&details, false)? {
             Place::Live(target) => {
-                let theirs = |root: &Root<'_>, data| reading.pack(root, called, true, data);
+                let theirs = |root: &Root<'_>, data| reading.pack(root, called, data);
                 join::both(target, true, theirs, ours)?;
             }
             Place::Mounted(root, _mark) => {
-                let theirs = |data| reading.pack(&Root::new(root.as_fd()), called, false, data);
+                let theirs = |data| reading.pack(&Root::new(root.as_fd()), called, data);
                 join::threads(true, theirs, ours)?;
             }
         }
@@ -140,7 +140,7 @@ impl Engine {
                     let reading = Reading { path, follow: options.follow };
                     let base = reading.base();
                     let called = if base.is_empty() { &b"."[..] } else { &base };
-                    reading.pack(&Root::new(host.as_fd()), called, true, data)
+                    reading.pack(&Root::new(host.as_fd()), called, data)
                 }
             }
         };

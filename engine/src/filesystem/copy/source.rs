@@ -37,16 +37,11 @@ impl Reading {
         self.path.ends_with(b"/.") || self.path == b"." || self.base().is_empty()
     }
 
-    /// Writes the archive; its top entry is called `called`. `live`: others may be writing to these files.
-    pub(super) fn pack(
-        &self,
-        root: &Root<'_>,
-        called: &[u8],
-        live: bool,
-        out: impl Write,
-    ) -> Result<(), CopyFault> {
+    /// Writes the archive; its top entry is called `called`. Others may be writing to these files.
+    pub(super) fn pack(&self, root: &Root<'_>, called: &[u8], out: impl Write) -> Result<(), CopyFault> {
         let (directory, name) = self.locate(root)?;
-        let options = PackOptions { live, nanoseconds: true, ..PackOptions::new(Source::Tree) };
+        let options =
+            PackOptions { live: true, plain: true, nanoseconds: true, ..PackOptions::new(Source::Tree) };
         let packed = pack_entry(directory.as_fd(), &name, called, out, &options);
         packed
             .map(drop)
