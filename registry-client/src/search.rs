@@ -4,7 +4,7 @@
 //! names, which is searched here.
 
 use onggi_oci::MAX_MANIFEST;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::answer::Subject;
@@ -68,8 +68,11 @@ impl Client {
     }
 
     async fn search_hub(&self, term: &str, limit: usize) -> Result<Vec<Found>> {
-        let word = percent_encoding::utf8_percent_encode(term, percent_encoding::NON_ALPHANUMERIC);
-        let url = format!("https://index.docker.io/v1/search?q={word}&n={limit}");
+        const SEARCH: &str = "https://index.docker.io/v1/search";
+        let url = Url::parse_with_params(SEARCH, [("q", term), ("n", &limit.to_string())]);
+        let invalid =
+            |problem: String| Error::Invalid { what: "search for", value: term.to_owned(), problem };
+        let url = url.map_err(|error| invalid(error.to_string()))?.to_string();
         let mut download = self.download(&url).await?;
         let mut body = Vec::new();
         while let Some(chunk) = download.chunk().await? {
@@ -81,11 +84,8 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        let answer: Answer = serde_json::from_slice(&body).map_err(|error| Error::Invalid {
-            what: "answer to the search",
-            value: url,
-            problem: error.to_string(),
-        })?;
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|error| invalid(format!("the answer of Docker Hub is not valid: {error}")))?;
         let found = answer.results.into_iter().map(|hit| Found {
             name: hit.name,
             description: hit.description.unwrap_or_default(),
