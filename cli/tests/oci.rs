@@ -28,16 +28,18 @@ fn the_life_of_a_container() {
         bundle.succeeds(&["exec", "-u", "7:8", "-e", "A=b", id, "sh", "-c", "id -u; echo $A"]),
         "7\nb\n"
     );
-    bundle.fails(&["exec", id, "nosuch"], 127, "not found in PATH");
+    bundle.fails(&["exec", id, "nosuch"], 255, "not found in PATH");
     assert_eq!(bundle.oci(&["exec", id, "sh", "-c", "exit 5"]).status.code(), Some(5));
     bundle.succeeds(&["pause", id]);
     assert_eq!(bundle.status(id), "paused");
-    bundle.fails(&["exec", id, "true"], 1, "paused");
+    bundle.fails(&["exec", id, "true"], 255, "paused");
     bundle.succeeds(&["resume", id]);
     let listed: Value = serde_json::from_str(&bundle.succeeds(&["list", "--format", "json"])).unwrap();
     assert_eq!(listed[0]["id"], json!(id));
     let processes: Value = serde_json::from_str(&bundle.succeeds(&["ps", "--format", "json", id])).unwrap();
     assert_eq!(processes.as_array().unwrap().len(), 1);
+    let table = bundle.succeeds(&["ps", id]);
+    assert!(table.starts_with("UID") && table.contains("sleep 60") && table.lines().count() == 2, "{table}");
     bundle.succeeds(&["update", "--pids-limit", "20", id]);
     bundle.succeeds(&["kill", id, "KILL"]);
     for _ in 0..100 {
@@ -62,6 +64,10 @@ fn run_gives_the_status_and_leaves_nothing() {
     let output = bundle.oci(&["run", &id]);
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"hi\n".as_slice()));
     assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);
+    // A terminal without anybody who types.
+    bundle.change(|config| config["process"]["terminal"] = json!(true));
+    assert_eq!(bundle.oci(&["run", &id]).stdout, b"hi\r\n");
+    bundle.change(|config| config["process"]["terminal"] = json!(false));
     bundle.change(|config| config["process"]["args"] = json!(["/nosuch"]));
     bundle.fails(&["create", &id], 1, "no such file or directory");
     assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);

@@ -346,7 +346,8 @@ fn a_further_process_can_have_its_own_cpus_and_group() {
     }
     let said = bundle.succeeds(&["exec", "--cgroup", "below", &id, "cat", "/proc/self/cgroup"]);
     assert_eq!(said.lines().filter(|line| line.ends_with("/below")).count(), groups.len(), "{said}");
-    bundle.fails(&["exec", "--cgroup", "nosuch", &id, "true"], 1, "nosuch");
+    bundle.fails(&["exec", "--cgroup", "nosuch", &id, "true"], 255, "nosuch");
+    bundle.fails(&["exec", "--cgroup", "../other", &id, "true"], 255, "not a sub cgroup");
     bundle.succeeds(&["delete", "--force", &id]);
     assert!(groups.iter().all(|group| !group.exists()));
 }

@@ -135,8 +135,10 @@ impl Cgroup {
     /// [`Error::Io`] if there is no such group, [`Error::Invalid`] for a controller
     /// that this container has no group of.
     pub(crate) fn join_below(&self, pid: Pid, controllers: Option<&str>, below: &Path) -> Result<()> {
-        let below = crate::mounts::clean(below);
-        let below = below.strip_prefix("/").unwrap_or(&below);
+        if below.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
+            return Err(Error::invalid("--cgroup", format!("{} is not a sub cgroup path", below.display())));
+        }
+        let below = below.strip_prefix("/").unwrap_or(below);
         let hierarchies = Hierarchies::detect()?;
         let mut directories: Vec<PathBuf> = Vec::new();
         match controllers {

@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use crate::cgroup::{self, Cgroup};
-use crate::channel::{CHILD, Channel, MAPPED, REPORT, Report};
+use crate::channel::{CHILD, Channel, MAPPED, NOTIFY, PTY, REPORT, Report};
 use crate::container::{Attachments, Stdio, converse};
 use crate::error::{Error, Result};
 use crate::init::{self, Streams};
@@ -161,9 +161,11 @@ impl Exec {
             let _ = onggi_sys::signal::send_pidfd(helper.pidfd.as_fd(), 9);
         }
         let _ = waitpid(Some(helper.pid), WaitOptions::empty());
-        let child = outcome?;
-        match converse(&ours, None) {
-            Ok(Attachments { pty, notify, .. }) => Ok(Process::new(child, pty, notify, None)),
+        let (child, early, failed) = outcome?;
+        match failed.map_or_else(|| converse(&ours, None), Err) {
+            Ok(later) => {
+                Ok(Process::new(child, later.pty.or(early.pty), later.notify.or(early.notify), None))
+            }
             Err(error) => {
                 let process = Process::new(child, None, None, None);
                 let _ = process.signal(9);
@@ -211,23 +213,32 @@ impl Joining<'_> {
     }
 }
 
-/// Waits for the helper to hand over the process.
-fn meet(channel: &Channel) -> Result<Child> {
+/// Waits for the helper to hand over the process, which runs already and may have spoken first.
+fn meet(channel: &Channel) -> Result<(Child, Attachments, Option<Error>)> {
     let broken = || Error::io("talk to", "the joining process");
-    match channel.receive().map_err(broken())? {
-        Some(message) if message.kind == CHILD => {
-            let pid = <[u8; 4]>::try_from(message.body.as_slice()).ok().map(i32::from_ne_bytes);
-            match (pid.and_then(Pid::from_raw), message.fd) {
-                (Some(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
-                _ => Err(broken()(io::Error::from(io::ErrorKind::InvalidData))),
+    let mut early = Attachments::default();
+    let mut failed = None;
+    loop {
+        match channel.receive().map_err(broken())? {
+            Some(message) if message.kind == CHILD => {
+                let pid = <[u8; 4]>::try_from(message.body.as_slice()).ok().map(i32::from_ne_bytes);
+                return match (pid.and_then(Pid::from_raw), message.fd) {
+                    (Some(pid), Some(pidfd)) => Ok((Child { pid, pidfd }, early, failed)),
+                    _ => Err(broken()(io::Error::from(io::ErrorKind::InvalidData))),
+                };
+            }
+            Some(message) if message.kind == PTY => early.pty = message.fd,
+            Some(message) if message.kind == NOTIFY => early.notify = message.fd,
+            Some(message) if message.kind == REPORT => {
+                let report: Report = serde_json::from_slice(&message.body)
+                    .map_err(|error| broken()(io::Error::from(error)))?;
+                failed = Some(report.into_error());
+            }
+            // The helper's own report, if it didn't come to make the process.
+            _ => {
+                return Err(failed.unwrap_or_else(|| broken()(io::Error::from(io::ErrorKind::UnexpectedEof))));
             }
         }
-        Some(message) if message.kind == REPORT => {
-            let report: Report =
-                serde_json::from_slice(&message.body).map_err(|error| broken()(io::Error::from(error)))?;
-            Err(report.into_error())
-        }
-        _ => Err(broken()(io::Error::from(io::ErrorKind::UnexpectedEof))),
     }
 }
 

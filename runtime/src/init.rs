@@ -29,6 +29,7 @@ use crate::channel::{CREATED, Channel, GO, HOOKS, MAPPED, Report};
 use crate::container::WindowSize;
 use crate::error::{Error, Stage};
 use crate::hooks::{HookStage, Hooks, Status};
+use crate::mounts::Source;
 use crate::plan::{Plan, ProcessPlan};
 
 /// Result of a step.
@@ -149,6 +150,14 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     // executable through /proc.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed(Stage::Identity, ""))?;
+    let born_in_namespace = plan.new.contains(Namespaces::CGROUP) && !late_cgroup_namespace;
+    let shows_groups = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Cgroup));
+    let groups = if shows_groups && !born_in_namespace {
+        let text = std::fs::read_to_string("/proc/self/cgroup");
+        Some(text.map_err(failed(Stage::ControlGroup, "of the container"))?)
+    } else {
+        None
+    };
     for (kind, namespace, path) in plan.join.iter().filter(|(kind, ..)| *kind != Namespaces::PID) {
         enter(namespace.as_fd(), *kind).map_err(failed(Stage::JoinNamespace, path))?;
     }
@@ -158,8 +167,9 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     separate_mounts(plan)?;
     let made = rootfs::make_filesystems(plan)?;
     let root = rootfs::receive(channel, root)?;
-    rootfs::attach(plan, &root, made)?;
+    let late = rootfs::attach(plan, &root, made, groups.as_deref())?;
     let null = devices::populate(plan, &root)?;
+    rootfs::close_up(late)?;
     set_names(plan)?;
     if let Some(hooks) = &hooks {
         // The caller's hooks run on the caller's side, then those that run here.

@@ -68,6 +68,9 @@ pub struct Exec {
 
 impl Exec {
     pub fn run(&self, runtime: &Runtime) -> Outcome {
+        if self.process.is_some() {
+            runtime.shield_from(&self.id)?;
+        }
         let process = match &self.process {
             None => None,
             Some(path) => {
@@ -77,10 +80,16 @@ impl Exec {
                     object: object.clone(),
                     source,
                 })?;
-                Some(
-                    serde_json::from_slice(&text)
-                        .map_err(|error| Error::Invalid { what: object, why: error.to_string() })?,
-                )
+                let invalid = |error: serde_json::Error| Error::Invalid {
+                    what: object.clone(),
+                    why: error.to_string(),
+                };
+                let mut process: serde_json::Value = serde_json::from_slice(&text).map_err(invalid)?;
+                // Who leaves the user out means root, as with runc.
+                if let Some(process) = process.as_object_mut() {
+                    process.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
+                }
+                Some(serde_json::from_value(process).map_err(invalid)?)
             }
         };
         if process.is_none() && self.args.is_empty() {

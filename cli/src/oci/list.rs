@@ -27,26 +27,42 @@ impl List {
         let list = runtime.list()?;
         if self.quiet {
             for one in &list {
-                say(&one.state.id);
+                say(&one.id);
             }
             return Ok(0);
         }
         match self.format {
             Format::Json => say(serde_json::to_string(&list).unwrap_or_default()),
             Format::Table => {
-                let width = list.iter().map(|one| one.state.id.len()).max().unwrap_or(0).max(12);
-                say(format_args!("{:width$} {:<10} {:<10} {:<32} BUNDLE", "ID", "PID", "STATUS", "CREATED"));
+                let width = list.iter().map(|one| one.id.len()).max().unwrap_or(0).max(12);
+                let bundles = list.iter().map(|one| one.bundle.display().to_string().len());
+                let room = bundles.max().unwrap_or(0).max(11);
+                say(format_args!(
+                    "{:width$} {:<11} {:<11} {:room$} {:<30} OWNER",
+                    "ID", "PID", "STATUS", "BUNDLE", "CREATED"
+                ));
                 for one in list {
-                    let state = one.state;
-                    let (id, status) = (state.id, state.status.to_string());
-                    let bundle = state.bundle.display();
+                    let (id, pid, status) = (one.id, one.pid, one.status.to_string());
+                    let (bundle, owner) = (one.bundle.display().to_string(), owner(one.owner));
+                    let created = one.created;
                     say(format_args!(
-                        "{id:width$} {:<10} {status:<10} {:<32} {bundle}",
-                        state.pid, one.created
+                        "{id:width$} {pid:<11} {status:<11} {bundle:room$} {created:<30} {owner}"
                     ));
                 }
             }
         }
         Ok(0)
     }
+}
+
+/// A user's name, or `#` and the number of one that has none.
+fn owner(uid: u32) -> String {
+    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let number = uid.to_string();
+    let name = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
 }

@@ -31,6 +31,8 @@ pub const LINK: &str = "onggi-runtime";
 
 /// Exit status of a command that failed, as runc's.
 const FAILED: u8 = 1;
+/// That of `exec`, whose other statuses are the program's.
+const EXEC_FAILED: u8 = 255;
 
 /// OCI runtime interface
 #[derive(Debug, Parser)]
@@ -45,7 +47,7 @@ struct Oci {
     /// Format of that file
     #[arg(long, global = true, default_value = "text")]
     log_format: LogFormat,
-    /// Say more (accepted; there is nothing more to say)
+    /// Also log which version runs
     #[arg(long, global = true)]
     debug: bool,
     /// Have systemd make the control groups (not supported)
@@ -111,6 +113,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { FAILED } else { 0 });
         }
     };
+    if oci.debug {
+        let version = env!("CARGO_PKG_VERSION");
+        log(&oci, "debug", &format!("onggi oci {version}, state in {}", oci.root.display()));
+    }
     let outcome = if oci.systemd_cgroup {
         Err(Error::Unsupported {
             what: "--systemd-cgroup".into(),
@@ -124,9 +130,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let message = words(&error);
             eprintln!("onggi oci: {message}");
-            log(&oci, &message);
+            log(&oci, "error", &message);
             ExitCode::from(match (&oci.command, &error) {
-                (Command::Exec(_) | Command::Run(_), Error::Exec { .. }) => error.exit_code(),
+                (Command::Run(_), Error::Exec { .. }) => error.exit_code(),
+                (Command::Exec(_), _) => EXEC_FAILED,
                 _ => FAILED,
             })
         }
@@ -166,15 +173,20 @@ fn words(error: &Error) -> String {
     }
 }
 
-fn log(oci: &Oci, message: &str) {
-    let Some(path) = &oci.log else { return };
-    let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(path) else { return };
+/// Writes a line to the log; of errors standard error has heard already.
+#[expect(clippy::print_stderr, reason = "where a runtime's log goes if no file is named")]
+fn log(oci: &Oci, level: &str, message: &str) {
     let time = jiff::Timestamp::now().to_string();
     let line = match oci.log_format {
-        LogFormat::Json => serde_json::json!({"level": "error", "msg": message, "time": time}).to_string(),
-        LogFormat::Text => format!("time=\"{time}\" level=error msg={message:?}"),
+        LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string(),
+        LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}"),
     };
-    let _ = writeln!(file, "{line}");
+    let file = oci.log.as_ref().map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path));
+    match file {
+        Some(Ok(mut file)) => drop(writeln!(file, "{line}")),
+        None if level != "error" => eprintln!("{line}"),
+        Some(Err(_)) | None => {}
+    }
 }
 
 /// Prints a line; a closed pipe is nobody's error.

@@ -1,6 +1,7 @@
 //! `ps`
 
 use clap::{Args, ValueEnum};
+use onggi_runtime::Error;
 use onggi_runtime::oci::Runtime;
 
 use super::{Outcome, say};
@@ -13,6 +14,9 @@ pub struct Ps {
     format: Format,
     /// Id of the container
     id: String,
+    /// Options of the host's ps, which makes the table
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["-ef"])]
+    options: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -27,14 +31,33 @@ impl Ps {
         match self.format {
             Format::Json => say(serde_json::to_string(&list).unwrap_or_default()),
             Format::Table => {
-                say("PID        CMD");
-                for pid in list {
-                    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                    let text = String::from_utf8_lossy(&words).replace('\0', " ");
-                    say(format_args!("{pid:<10} {}", text.escape_debug()));
+                let text = ps(&self.options)?;
+                let mut lines = text.lines();
+                let heading = lines.next().unwrap_or_default();
+                let Some(column) = heading.split_whitespace().position(|word| word == "PID") else {
+                    return Err(Error::Invalid {
+                        what: "ps".into(),
+                        why: "these options give a table without the column PID".into(),
+                    });
+                };
+                say(heading);
+                let pid = |line: &str| line.split_whitespace().nth(column)?.parse::<i32>().ok();
+                for line in lines.filter(|line| pid(line).is_some_and(|pid| list.contains(&pid))) {
+                    say(line);
                 }
             }
         }
         Ok(0)
     }
+}
+
+/// What the host's `ps` prints.
+fn ps(options: &[String]) -> Result<String, Error> {
+    let failed = |source| Error::Io { operation: "run", object: "ps".into(), source };
+    let output = std::process::Command::new("ps").args(options).output().map_err(failed)?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Error::Invalid { what: format!("ps {}", options.join(" ")), why });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -23,17 +23,25 @@ impl Hierarchies {
     /// # Errors
     /// [`Error::Io`] without `/proc`.
     pub fn detect() -> Result<Self> {
-        let is_unified = |path: &str| {
-            #[expect(clippy::useless_conversion, reason = "f_type is i64 on some architectures only")]
-            rustix::fs::statfs(path).is_ok_and(|fs| i64::from(fs.f_type) == CGROUP2)
-        };
         if is_unified(MOUNT) {
             return Ok(Self { unified: Some(MOUNT.into()), legacy: Vec::new() });
         }
         let text =
             std::fs::read_to_string("/proc/self/cgroup").map_err(Error::io("read", "/proc/self/cgroup"))?;
+        Ok(Self::with_legacy(&text))
+    }
+
+    /// As [`detect`](Self::detect), where the text of `/proc/self/cgroup` is known.
+    pub(super) fn of(text: &str) -> Self {
+        if is_unified(MOUNT) {
+            return Self { unified: Some(MOUNT.into()), legacy: Vec::new() };
+        }
+        Self::with_legacy(text)
+    }
+
+    fn with_legacy(text: &str) -> Self {
         let hybrid = "/sys/fs/cgroup/unified";
-        Ok(Self { unified: is_unified(hybrid).then(|| hybrid.into()), legacy: legacy(&text) })
+        Self { unified: is_unified(hybrid).then(|| hybrid.into()), legacy: legacy(text) }
     }
 
     /// Whether version 2 has all controllers.
@@ -56,6 +64,11 @@ impl Hierarchies {
     pub fn all_legacy(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.legacy.iter().map(|(controllers, root)| (controllers.as_str(), root.as_path()))
     }
+}
+
+fn is_unified(path: &str) -> bool {
+    #[expect(clippy::useless_conversion, reason = "f_type is i64 on some architectures only")]
+    rustix::fs::statfs(path).is_ok_and(|fs| i64::from(fs.f_type) == CGROUP2)
 }
 
 /// The lines of `/proc/self/cgroup` that are version 1: `7:cpu,cpuacct:/path`.

@@ -12,23 +12,23 @@ use rustix::fs::{Mode, mkdirat, symlinkat};
 
 use super::Hierarchies;
 
-/// Mounts the control groups below `destination`. In its own cgroup namespace
-/// (`own`) the calling process mounts them anew, and they begin at its groups;
-/// else its groups are bound from the host's mounts, so that no others show.
+/// Mounts the control groups below `destination`. With `groups` (what `/proc/self/cgroup` said before
+/// the calling process had its own cgroup namespace), its groups are bound from the host's mounts, so
+/// that no others show: a new instance of each version 1 tree would show the same and take far
+/// longer. Without, it has had its namespace from birth, and a new instance begins at its group.
 pub(crate) fn mount_inside(
     root: &Root<'_>,
     destination: &Path,
     attributes: Attributes,
-    own: bool,
+    groups: Option<&str>,
 ) -> io::Result<()> {
-    let hierarchies = Hierarchies::detect().map_err(|error| io::Error::other(error.to_string()))?;
-    let groups = if own { String::new() } else { std::fs::read_to_string("/proc/self/cgroup")? };
-    let tree = |controllers: &str, mount: &Path, kind: &str, parameters: &[Parameter<'_>]| {
-        if own {
-            mount::make(kind, parameters, attributes)
-        } else {
-            bound(&groups, controllers, mount, attributes)
-        }
+    let hierarchies = match groups {
+        Some(text) => Hierarchies::of(text),
+        None => Hierarchies::detect().map_err(|error| io::Error::other(error.to_string()))?,
+    };
+    let tree = |controllers: &str, mount: &Path, kind: &str, parameters: &[Parameter<'_>]| match groups {
+        Some(groups) => bound(groups, controllers, mount, attributes),
+        None => mount::make(kind, parameters, attributes),
     };
     let onto = root.make_dirs(destination)?;
     if let Some(mount) = hierarchies.unified().filter(|_| hierarchies.is_unified()) {

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use onggi_sys::clone::Namespaces;
 use onggi_sys::mount::{self, Attributes, Change, Parameter};
 use onggi_sys::path::Root;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::{RootSource, Step, failed};
@@ -33,10 +33,20 @@ pub(super) fn make_filesystems(plan: &Plan) -> Step<Vec<Option<OwnedFd>>> {
     Ok(made)
 }
 
+/// What an empty directory in memory gets only once all that lies in it is there.
+fn late_attributes(plan: &MountPlan) -> Attributes {
+    match &plan.source {
+        Source::Filesystem { kind, .. } if kind == "tmpfs" && plan.set.contains(Attributes::READ_ONLY) => {
+            Attributes::READ_ONLY
+        }
+        _ => Attributes::NONE,
+    }
+}
+
 fn make(kind: &str, parameters: &[(String, Option<String>)], plan: &MountPlan) -> Step<OwnedFd> {
     let parameters: Vec<Parameter<'_>> =
         parameters.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
-    match mount::make(kind, &parameters, plan.set) {
+    match mount::make(kind, &parameters, plan.set.without(late_attributes(plan))) {
         Ok(mount) => Ok(mount),
         // A user namespace may mount these only for namespaces that it owns; with
         // the host's network or IPC the host's instance is the right one anyway.
@@ -73,8 +83,15 @@ pub(super) fn receive(channel: &Channel, source: RootSource) -> Step<OwnedFd> {
     }
 }
 
-/// Attaches the root over `/` and everything else below it.
-pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>) -> Step<()> {
+/// Attaches the root over `/` and everything else below it; returns what [`close_up`] is for.
+///
+/// `groups`: see [`mount_inside`](cgroup::mount_inside).
+pub(super) fn attach(
+    plan: &mut Plan,
+    root: &OwnedFd,
+    made: Vec<Option<OwnedFd>>,
+    groups: Option<&str>,
+) -> Step<Vec<OwnedFd>> {
     let slash = rustix::fs::open(
         "/",
         rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
@@ -84,7 +101,7 @@ pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>
     mount::attach(root.as_fd(), slash.as_fd()).map_err(failed(Stage::Attach, "/"))?;
     drop(slash);
     let inside = Root::new(root.as_fd());
-    let own_cgroups = plan.new.contains(Namespaces::CGROUP);
+    let mut late = Vec::new();
     for (plan, made) in plan.mounts.iter_mut().zip(made) {
         let object = || plan.destination.display().to_string();
         let (tree, directory) = match (&mut plan.source, made) {
@@ -94,7 +111,7 @@ pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>
                 None => clone_source(path, *recursive)?,
             },
             (Source::Cgroup | Source::Filesystem { .. }, _) => {
-                cgroup::mount_inside(&inside, &plan.destination, plan.set, own_cgroups)
+                cgroup::mount_inside(&inside, &plan.destination, plan.set, groups)
                     .map_err(failed(Stage::MakeFilesystem, format!("cgroup for {}", object())))?;
                 continue;
             }
@@ -106,6 +123,18 @@ pub(super) fn attach(plan: &mut Plan, root: &OwnedFd, made: Vec<Option<OwnedFd>>
         let bind = matches!(plan.source, Source::Bind { .. });
         change_attributes(plan, tree.as_fd(), bind).map_err(failed(Stage::MountOptions, object()))?;
         mount::attach(tree.as_fd(), onto.as_fd()).map_err(failed(Stage::Attach, object()))?;
+        if !late_attributes(plan).is_empty() {
+            late.push(tree);
+        }
+    }
+    Ok(late)
+}
+
+/// Makes those read-only that had to be filled before.
+pub(super) fn close_up(late: Vec<OwnedFd>) -> Step<()> {
+    for tree in late {
+        let change = Change { set: Attributes::READ_ONLY, ..Change::default() };
+        change.apply(tree.as_fd(), c"").map_err(failed(Stage::ReadOnly, "a tmpfs"))?;
     }
     Ok(())
 }
@@ -225,6 +254,11 @@ pub(super) fn enter(root: &OwnedFd, plan: &Plan, no_pivot: bool) -> Step<()> {
     let step = || failed::<rustix::io::Errno>(Stage::PivotRoot, "");
     rustix::process::fchdir(root).map_err(step())?;
     if no_pivot {
+        // Paths still begin at the old root. What shows there of the kernel would allow the container
+        // new instances without its masks.
+        for path in ["/proc", "/sys"] {
+            hide(path).map_err(failed(Stage::PivotRoot, path))?;
+        }
         rustix::process::chroot(".").map_err(step())?;
         rustix::process::chdir("/").map_err(step())?;
         return propagate(plan);
@@ -235,6 +269,18 @@ pub(super) fn enter(root: &OwnedFd, plan: &Plan, no_pivot: bool) -> Step<()> {
     unmount(".", UnmountFlags::DETACH).map_err(step())?;
     rustix::process::chdir("/").map_err(step())?;
     propagate(plan)
+}
+
+/// Takes a mount away with all below, or covers it where another user namespace locks it.
+fn hide(path: &str) -> io::Result<()> {
+    match unmount(path, UnmountFlags::DETACH) {
+        Ok(()) => Ok(()),
+        Err(Errno::INVAL | Errno::PERM) => {
+            let onto = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            mount::attach(empty_directory()?.as_fd(), onto.as_fd())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn propagate(plan: &Plan) -> Step<()> {

@@ -54,6 +54,15 @@ pub struct ExecOptions {
 }
 
 impl Runtime {
+    /// Keeps this program out of the container's reach, which may execute it anew: to be called before
+    /// anything is read that can be read once only.
+    ///
+    /// # Errors
+    /// As [`shield`](crate::shield()).
+    pub fn shield_from(&self, id: &str) -> Result<()> {
+        shield(&self.spec(id)?)
+    }
+
     /// Starts a process in a running container. `None` if detached.
     ///
     /// # Errors

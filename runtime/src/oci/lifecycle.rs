@@ -143,7 +143,9 @@ impl Runtime {
         };
         let finish = |process: &mut Process| -> Result<()> {
             self.write(&record)?;
-            if let (Some(socket), Some(terminal)) = (&options.console_socket, process.take_terminal()) {
+            if let Some(socket) = &options.console_socket
+                && let Some(terminal) = process.take_terminal()
+            {
                 send_console(socket, &terminal)?;
             }
             write_pid_file(options.pid_file.as_deref(), pid)
@@ -314,15 +316,14 @@ impl Runtime {
         }
     }
 
-    /// The processes of a container, on the host.
+    /// The processes of a container, on the host; none if it has stopped.
     ///
     /// # Errors
-    /// [`Error::State`] if it has stopped.
+    /// [`Error::NotFound`], [`Error::Io`].
     pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
         let record = self.record(id)?;
-        if self.status(&record)? == Status::Stopped {
-            let state = Status::Stopped.to_string();
-            return Err(Error::State { operation: "list the processes of", id: id.to_owned(), state });
+        if self.status(&record)? == Status::Stopped && record.cgroup.is_none() {
+            return Ok(Vec::new());
         }
         match record.cgroup()? {
             Some(cgroup) => cgroup.processes(),

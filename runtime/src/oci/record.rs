@@ -31,11 +31,23 @@ pub(super) struct Record {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listed {
-    /// As in `state`.
-    #[serde(flatten)]
-    pub state: State,
+    /// Version of the runtime specification.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// Its first process on the host; 0 when it has ended.
+    pub pid: i32,
+    /// Its status.
+    pub status: Status,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// The root filesystem's directory.
+    pub rootfs: PathBuf,
     /// When it was made (RFC 3339).
     pub created: String,
+    /// Annotations of the bundle.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub annotations: std::collections::BTreeMap<String, String>,
     /// The user who made it.
     pub owner: u32,
 }
@@ -157,11 +169,22 @@ impl Runtime {
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut list: Vec<Listed> = names
             .filter_map(|id| {
-                let record = self.record(&id).ok()?;
-                Some(Listed { state: self.state(&id).ok()?, created: record.created, owner: record.owner })
+                let (record, state) = (self.record(&id).ok()?, self.state(&id).ok()?);
+                let root = self.spec(&id).ok()?.root().as_ref().map(|root| root.path().clone());
+                Some(Listed {
+                    oci_version: state.oci_version,
+                    id: state.id,
+                    pid: state.pid,
+                    status: state.status,
+                    rootfs: state.bundle.join(root.unwrap_or_default()),
+                    bundle: state.bundle,
+                    created: record.created,
+                    annotations: state.annotations,
+                    owner: record.owner,
+                })
             })
             .collect();
-        list.sort_by(|a, b| a.state.id.cmp(&b.state.id));
+        list.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(list)
     }
 }

@@ -75,6 +75,11 @@ const ARGUMENTS: u32 = 16;
 /// Calls of an ABI that the filter doesn't list.
 pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
 
+/// Return with an error (`SECCOMP_RET_ERRNO`), and the bits of an outcome that say so.
+const ERRNO: u32 = 0x0005_0000;
+const ACTION: u32 = 0xffff_0000;
+const ENOSYS: u32 = 38;
+
 const fn op(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
     Instruction { code, jt, jf, k }
 }
@@ -127,6 +132,14 @@ fn segments(calls: &[(u32, Outcome)], default: u32) -> Vec<(u32, Outcome)> {
         if let Some(next) = number.checked_add(1) {
             list.push((next, Outcome::plain(default)));
         }
+    }
+    // Numbers above all that the rules name are calls that their author didn't know of. A program that
+    // tries a new one must hear that it isn't there, else it won't fall back to the old one.
+    if default & ACTION == ERRNO
+        && !calls.is_empty()
+        && let Some((_, outcome)) = list.last_mut()
+    {
+        *outcome = Outcome::plain(ERRNO | ENOSYS);
     }
     list.dedup_by(|next, kept| next.1 == kept.1 && kept.1.branches.is_empty());
     list
@@ -287,6 +300,19 @@ mod tests {
                 code => panic!("{code}"),
             }
         }
+    }
+
+    #[test]
+    fn calls_that_no_rule_could_know_are_not_there() {
+        let of = |default: u32| {
+            let calls = vec![(5, Outcome::plain(7)), (9, Outcome::plain(7))];
+            let code = program(&[Block { abi: Abi::X86_64, calls }], default);
+            [4, 5, 6, 9, 10, 1000].map(|number| run(&code, Abi::X86_64.audit(), number, [0; 6]))
+        };
+        let denied = ERRNO | 1;
+        assert_eq!(of(denied), [denied, 7, denied, 7, ERRNO | ENOSYS, ERRNO | ENOSYS]);
+        let killed = KILL_PROCESS;
+        assert_eq!(of(killed), [killed, 7, killed, 7, killed, killed]);
     }
 
     #[test]
