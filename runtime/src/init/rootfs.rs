@@ -92,12 +92,8 @@ pub(super) fn attach(
     made: Vec<Option<OwnedFd>>,
     groups: Option<&str>,
 ) -> Step<Vec<OwnedFd>> {
-    let slash = rustix::fs::open(
-        "/",
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .map_err(failed(Stage::Attach, "/"))?;
+    let slash = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed(Stage::Attach, "/"))?;
     mount::attach(root.as_fd(), slash.as_fd()).map_err(failed(Stage::Attach, "/"))?;
     drop(slash);
     let inside = Root::new(root.as_fd());
