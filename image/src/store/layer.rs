@@ -167,23 +167,17 @@ impl Layer {
             Some(now) => now.open(),
             None => Err(Error::io("open the layer", path, Errno::NOENT)),
         };
-        match (self.record.format, &self.store) {
-            (Format::Erofs, Some(store)) => {
-                let file = store.layer_dir(&self.record.diff_id).join(FILE);
-                match store.open_mounted(&self.path, &file) {
-                    Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                        missing(&file)
-                    }
-                    opened => opened,
-                }
-            }
-            _ => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                match rustix::fs::openat(CWD, &self.path, flags, Mode::empty()) {
-                    Err(Errno::NOENT) => missing(&self.path),
-                    opened => opened.map_err(|e| Error::io("open the layer", &self.path, e)),
-                }
-            }
+        if let (Format::Erofs, Some(store)) = (self.record.format, &self.store) {
+            let file = store.layer_dir(&self.record.diff_id).join(FILE);
+            return match store.open_mounted(&self.path, &file) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => missing(&file),
+                opened => opened,
+            };
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, &self.path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => missing(&self.path),
+            opened => opened.map_err(|e| Error::io("open the layer", &self.path, e)),
         }
     }
 }

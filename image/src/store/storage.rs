@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The probe mounts a file of three entries from where layers lie, and an overlay on top of it: not
-//! every filesystem can carry one (tmpfs can't), and kernels bound how many lie on each other.
+//! every filesystem can carry one (tmpfs only by a loop device), and kernels bound how many lie on each other.
 
 use std::fs::File;
 use std::io;
@@ -178,7 +178,8 @@ const ATTRIBUTES: Attributes = Attributes::READ_ONLY.with(Attributes::NO_SUID).w
 fn mount_file(file: &Path, way: FileMount) -> io::Result<OwnedFd> {
     let mount = |source: &Path| {
         let source = source.to_str().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        make("erofs", &[("source", Some(source))], ATTRIBUTES)
+        // A read-only device is opened only by who says so.
+        make("erofs", &[("source", Some(source)), ("ro", None)], ATTRIBUTES)
     };
     match way {
         FileMount::File => mount(file),

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use onggi_image::erofs::{Written, digest_of, write};
 use onggi_image::layer::{Limits, PackOptions, Source, decoder};
+use onggi_sys::loop_device::LoopDevice;
 use onggi_sys::mount::{Attributes, make};
 use onggi_testkit::needs;
 use proptest::prelude::*;
@@ -347,6 +348,40 @@ proptest! {
         // `unpack_at` compares.
         let _ = unpack_at(home.path(), "root", &archive.end());
     }
+}
+
+/// Kernels before 6.12 mount no files: there a loop device stands between.
+#[test]
+fn a_loop_device_shows_the_same() {
+    if needs::root().is_missing() || !has_erofs() {
+        return;
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        let _ = needs::missing("loop devices");
+        return;
+    }
+    let home = temporary();
+    let file = home.path().join("layer.erofs");
+    written(&file, &everything()).unwrap();
+    let device = LoopDevice::attach(std::os::fd::AsFd::as_fd(&File::open(&file).unwrap())).unwrap();
+    let parameters = [("source", device.path().to_str()), ("ro", None)];
+    let by_device = make("erofs", &parameters, Attributes::READ_ONLY).unwrap();
+    let number = device.path().file_name().unwrap().to_owned();
+    drop(device);
+    let root = PathBuf::from(format!("/proc/self/fd/{}/.", by_device.as_raw_fd()));
+    let (_mount, expected) = mounted(&file);
+    assert_eq!(look(&expected), look(&root));
+    let backing = Path::new("/sys/block").join(number).join("loop/backing_file");
+    let ours =
+        || fs::read_to_string(&backing).is_ok_and(|text| text.contains(&*home.path().to_string_lossy()));
+    assert!(ours());
+    drop(by_device);
+    // The kernel takes the device apart after its last user; that may take a moment.
+    let start = std::time::Instant::now();
+    while ours() && start.elapsed() < std::time::Duration::from_secs(20) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(!ours(), "the device stays with its file");
 }
 
 /// What a whole tree of this machine is: names, kinds and sizes that nobody thought of.

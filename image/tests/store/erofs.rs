@@ -254,3 +254,21 @@ fn converted_either_way_while_mounted() {
     assert_eq!(read(&home.store, &made, "gone").unwrap_err().kind(), std::io::ErrorKind::NotFound);
     assert!(home.store.check(CheckOptions::default()).unwrap().faults.is_empty());
 }
+
+/// As on a kernel that mounts no files: the probe's record says so.
+#[test]
+fn mounted_by_loop_devices() {
+    let Some(home) = home() else { return };
+    if !needs("loop devices", Path::new("/dev/loop-control").exists()) {
+        return;
+    }
+    let made = image();
+    pull(&home.store, &made, "app:1").unwrap();
+    let record = home.dir.path().join("run/storage.json");
+    let found = fs::read_to_string(&record).unwrap();
+    fs::write(&record, found.replace("\"file\"", "\"loop\"")).unwrap();
+    let store = home.open(Storage::Erofs);
+    assert!(store.new_layers().unwrap().because.contains("loop"));
+    assert_eq!(read(&store, &made, "etc/hostname").unwrap(), b"jar\n");
+    assert!(home.mounts().iter().all(|line| line.contains("/dev/loop")), "{:?}", home.mounts());
+}

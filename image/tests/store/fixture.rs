@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use onggi_image::layer::UnpackOptions;
-use onggi_image::store::{Claim, LayerSource, Lease, Ref};
+use onggi_image::store::{Claim, LayerSource, Lease, Ref, Storage};
 use onggi_image::{Result, Store};
 use onggi_oci::{
     ContainerConfig, Descriptor, DiffId, Digest, ImageConfig, ImageManifest, Manifest, MediaType, Platform,
@@ -27,7 +27,9 @@ pub(crate) fn home() -> Home {
 }
 
 pub(crate) fn open(dir: &Path) -> Store {
-    Store::open(&dir.join("root"), &dir.join("run"), UnpackOptions::privileged()).unwrap()
+    // Directories, into which tests look; the other format has its own tests.
+    let options = UnpackOptions::privileged();
+    Store::open_with(&dir.join("root"), &dir.join("run"), options, Storage::Dir).unwrap()
 }
 
 /// Whether something that a test needs is there; counted if not.
