@@ -169,7 +169,6 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     let root = rootfs::receive(channel, root)?;
     let late = rootfs::attach(plan, &root, made, groups.as_deref())?;
     let null = devices::populate(plan, &root)?;
-    rootfs::close_up(late)?;
     set_names(plan)?;
     if let Some(hooks) = &hooks {
         // The caller's hooks run on the caller's side, then those that run here.
@@ -195,6 +194,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         Streams::Terminal(size) => Some(terminal::open(&inside, &plan.process, *size, channel)?),
         Streams::Inherit | Streams::Given(_) => None,
     };
+    rootfs::close_up(late)?;
     masks::apply(plan, &inside, &null)?;
     drop(null);
     let cwd_done = prepare_cwd(&inside, &plan.process)?;

@@ -182,19 +182,14 @@ fn change_attributes(plan: &MountPlan, tree: BorrowedFd<'_>, bind: bool) -> io::
 /// Copies what the image has at the destination into the new tmpfs: plain files,
 /// directories and links, with modes and owners.
 fn copy_up(root: &Root<'_>, path: &Path, into: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
-    let from = match root.open(path, flags, rustix::fs::Mode::empty()) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let from = match root.open(path, flags, Mode::empty()) {
         Ok(from) => from,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     let stat = rustix::fs::fstat(&from)?;
-    rustix::fs::chmodat(
-        into,
-        c".",
-        rustix::fs::Mode::from_raw_mode(stat.st_mode),
-        rustix::fs::AtFlags::empty(),
-    )?;
+    rustix::fs::chmodat(into, c".", Mode::from_raw_mode(stat.st_mode), rustix::fs::AtFlags::empty())?;
     copy_directory(from.as_fd(), into, 0)
 }
 
@@ -206,7 +201,7 @@ fn copy_directory(from: BorrowedFd<'_>, into: BorrowedFd<'_>, depth: usize) -> i
         AtFlags, FileType, Mode, OFlags, chownat, fstat, mkdirat, openat, readlinkat, symlinkat,
     };
     if depth > MAX_COPY_DEPTH {
-        return Err(io::Error::from_raw_os_error(rustix::io::Errno::NAMETOOLONG.raw_os_error()));
+        return Err(io::Error::from_raw_os_error(Errno::NAMETOOLONG.raw_os_error()));
     }
     for entry in rustix::fs::Dir::read_from(from)? {
         let entry = entry?;
@@ -247,7 +242,7 @@ fn copy_directory(from: BorrowedFd<'_>, into: BorrowedFd<'_>, depth: usize) -> i
 /// `no_pivot` is for a host that runs from its ramdisk, which the kernel can't pivot away from: the
 /// new root covers the old one, and stays a mount on top of it.
 pub(super) fn enter(root: &OwnedFd, plan: &Plan, no_pivot: bool) -> Step<()> {
-    let step = || failed::<rustix::io::Errno>(Stage::PivotRoot, "");
+    let step = || failed::<Errno>(Stage::PivotRoot, "");
     rustix::process::fchdir(root).map_err(step())?;
     if no_pivot {
         // Paths still begin at the old root. What shows there of the kernel would allow the container
