@@ -88,12 +88,11 @@ impl Engine {
             .chain(stat("memory.stat", "total_inactive_file"));
         let memory = number("memory.current").or_else(|| number("memory.usage_in_bytes")).unwrap_or_default();
         let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"));
-        let (read, written) = match group.read("io.stat") {
-            Some(text) => (sum(&text, "rbytes="), sum(&text, "wbytes=")),
-            None => {
-                let text = group.read("blkio.throttle.io_service_bytes").unwrap_or_default();
-                (operations(&text, "Read"), operations(&text, "Write"))
-            }
+        let (read, written) = if let Some(text) = group.read("io.stat") {
+            (sum(&text, "rbytes="), sum(&text, "wbytes="))
+        } else {
+            let text = group.read("blkio.throttle.io_service_bytes").unwrap_or_default();
+            (operations(&text, "Read"), operations(&text, "Write"))
         };
         Ok(Some(Usage {
             at,

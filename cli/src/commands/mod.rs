@@ -26,6 +26,7 @@ mod logs;
 mod man;
 mod network;
 mod port;
+mod prune;
 mod ps;
 mod pull;
 mod push;

@@ -1,10 +1,11 @@
 //! `onggi system`: looks after the store.
 
-use onggi_engine::image::store::{CheckOptions, Count, Depth, Fault, Format, Mend, Problem, PruneOptions};
+use onggi_engine::Engine;
+use onggi_engine::image::store::{CheckOptions, Count, Depth, Fault, Format, Mend, Problem, disk_usage};
 use onggi_engine::oci::Reference;
 use serde_json::{Value, json};
 
-use super::{events, filter::Filters, info, rmi};
+use super::{events, info, prune};
 use crate::failure::Failure;
 use crate::output::human;
 use crate::output::listing::Listing;
@@ -24,7 +25,7 @@ pub enum Command {
     /// Show what onggi found on this machine
     Info(info::Options),
     /// Remove everything that is not used
-    Prune(Prune),
+    Prune(prune::Options),
 }
 
 impl Command {
@@ -165,7 +166,10 @@ pub struct Df {
 
 impl Df {
     fn run(self, session: &Session) -> Result<(), Failure> {
-        let usage = session.engine()?.usage()?;
+        let engine = session.engine()?;
+        let mut usage = engine.usage()?;
+        let running = containers(&engine, &mut usage.containers)?;
+        let used = volumes(&engine, &mut usage.volumes)?;
         let row = |kind: &str, count: &Count, active: Option<u64>| -> Value {
             let share = (count.reclaimable * 100).checked_div(count.bytes).unwrap_or(0);
             json!({
@@ -180,8 +184,8 @@ impl Df {
             row("Images", &usage.images, Some(usage.active_images)),
             row("- Blobs", &usage.blobs, None),
             row("- Layers", &usage.layers, None),
-            row("Containers", &usage.containers, None),
-            row("Local Volumes", &usage.volumes, None),
+            row("Containers", &usage.containers, Some(running)),
+            row("Local Volumes", &usage.volumes, Some(used)),
             row("Build Cache", &usage.cache, None),
             row("Unfinished", &usage.ingest, None),
         ];
@@ -193,43 +197,27 @@ impl Df {
     }
 }
 
-/// Remove everything that is not used
-#[derive(Debug, clap::Args)]
-pub struct Prune {
-    /// Remove all images that no container uses, not just those without a name
-    #[arg(short, long)]
-    all: bool,
-    /// Remove only what matches: label, until
-    #[arg(long, value_name = "FILTER")]
-    filter: Vec<String>,
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
+/// How many containers run; what the others take can be had back.
+fn containers(engine: &Engine, count: &mut Count) -> Result<u64, Failure> {
+    let mut running = 0;
+    for one in engine.containers()? {
+        if one.status.has_program() {
+            running += 1;
+        } else {
+            count.reclaimable += disk_usage(&one.dir).map_err(onggi_engine::Error::from)?;
+        }
+    }
+    Ok(running)
 }
 
-impl Prune {
-    fn run(self, session: &Session) -> Result<(), Failure> {
-        let filters = Filters::parse(&self.filter, &["label", "until"])?;
-        let engine = session.engine()?;
-        let all = engine.images()?.images;
-        for summary in &all {
-            filters.match_image(summary, &all)?;
-        }
-        let images = if self.all { "all images without a container" } else { "all images without a name" };
-        if !self.force
-            && !session.confirm(&format!("WARNING! This will remove {images} and all unused data."))?
-        {
-            return Ok(());
-        }
-        let only = |summary: &onggi_engine::image::store::ImageSummary| {
-            filters.match_image(summary, &all).unwrap_or(false)
-        };
-        let options = PruneOptions { dangling: true, all: self.all, blobs: false, only: Some(&only) };
-        let pruned = engine.prune(&options)?;
-        let mut text = String::new();
-        if !pruned.removed.is_empty() {
-            text = format!("Deleted Images:\n{}\n", rmi::lines(&pruned.removed).to_lowercase());
-        }
-        session.print(&format!("{text}Total reclaimed space: {}\n", human::short_size(pruned.bytes)))
+/// How many volumes a container has; what the others take can be had back.
+fn volumes(engine: &Engine, count: &mut Count) -> Result<u64, Failure> {
+    let users = engine.volume_users()?;
+    let all = engine.volumes()?;
+    // Its own files are no volume.
+    count.count = all.len() as u64;
+    for volume in all.iter().filter(|volume| !users.contains_key(&volume.name)) {
+        count.reclaimable += disk_usage(&volume.mountpoint).map_err(onggi_engine::Error::from)?;
     }
+    Ok(all.iter().filter(|volume| users.contains_key(&volume.name)).count() as u64)
 }
