@@ -21,6 +21,10 @@ mod session;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A supervisor is small: nothing of the command line is for it.
+    if let Some(status) = onggi_engine::containers::supervisor::supervise(std::env::args_os()) {
+        return ExitCode::from(status);
+    }
     if let Some(arguments) = oci::requested(std::env::args_os()) {
         return oci::main(arguments);
     }

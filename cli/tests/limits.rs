@@ -197,7 +197,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         refuses(&onggi, flags, words);
     }
     for flag in [
-        "--detach",
         "--gpus=all",
         "--publish=80:80",
         "--publish-all",
@@ -206,7 +205,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         "--isolation=hyperv",
         "--kernel-memory=64m",
         "--log-driver=journald",
-        "--detach-keys=ctrl-x",
         "--ip=10.0.0.2",
         "--userns=keep-id",
     ] {

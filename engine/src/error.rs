@@ -332,6 +332,37 @@ pub enum Error {
         /// Its ID.
         id: String,
     },
+    /// A container whose program is frozen.
+    #[error("container {name} is paused: unpause it first")]
+    IsPaused {
+        /// Its name or ID.
+        name: String,
+    },
+    /// A container whose program is not frozen.
+    #[error("container {name} is not paused")]
+    NotPaused {
+        /// Its name or ID.
+        name: String,
+    },
+    /// A container that runs without a supervisor.
+    #[error(
+        "container {id} has no supervisor to attach to: it runs in the foreground of the command that started it, or its supervisor was killed"
+    )]
+    Unattended {
+        /// Its ID.
+        id: String,
+    },
+    /// A supervisor that ended before its container.
+    #[error("the container's supervisor ended unexpectedly; `onggi ps -a` shows how the container is doing")]
+    SupervisorGone,
+    /// A container that its supervisor could not start.
+    #[error("{message}")]
+    NotStarted {
+        /// What Docker's command line would exit with.
+        status: u8,
+        /// Why.
+        message: String,
+    },
     /// A layer that a container needs is not there.
     #[error(
         "cannot start container {container}: the layer {diff_id} of its image {image} is not in the store"
@@ -520,6 +551,7 @@ impl Error {
             Self::VolumeMount { .. } => ErrorKind::Io,
             Self::FlagUnsupported { .. } | Self::NoLog { .. } => ErrorKind::Unsupported,
             Self::NotRunning { .. } | Self::StillRunning { .. } | Self::Busy { .. } => ErrorKind::Conflict,
+            Self::IsPaused { .. } | Self::NotPaused { .. } | Self::Unattended { .. } => ErrorKind::Conflict,
             Self::Flag { .. } | Self::AmbiguousContainer { .. } => ErrorKind::Invalid,
             Self::NoPlatform { .. } | Self::UnknownUser { .. } | Self::NothingToPush { .. } => {
                 ErrorKind::NotFound
@@ -543,6 +575,8 @@ impl Error {
             | Self::Hostname { .. } => ErrorKind::Invalid,
             Self::Interrupted
             | Self::Panicked
+            | Self::NotStarted { .. }
+            | Self::SupervisorGone
             | Self::ImageFile { .. }
             | Self::IdRange { .. }
             | Self::Read { .. }
@@ -555,6 +589,7 @@ impl Error {
     pub fn exit_status(&self) -> Option<u8> {
         match self {
             Self::Runtime(error) => Some(error.exit_code()),
+            Self::NotStarted { status, .. } => Some(*status),
             _ => None,
         }
     }

@@ -67,7 +67,13 @@ struct Opened {
 
 impl Engine {
     /// An engine with these settings.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
+        // What is started here outlives the working directory.
+        for path in [&mut settings.root, &mut settings.runroot] {
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        }
         Self { settings, opened: OnceCell::new() }
     }
 

@@ -49,5 +49,5 @@ pub use container::{Container, Created, MountCallback, Rootfs, SeccompSource, St
 pub use defaults::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Defaults, default_spec};
 pub use error::{Error, ExecProblem, Result, Stage};
 pub use exec::{Exec, GroupBelow};
-pub use process::{ExitStatus, Foreground, Process};
+pub use process::{ExitStatus, Foreground, Process, RawTerminal};
 pub use shield::shield;

@@ -380,11 +380,16 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The caller's terminal in raw mode, and back when dropped.
-struct RawTerminal(Option<Termios>);
+/// The caller's terminal in raw mode, and back when dropped; nothing where there is no terminal.
+#[derive(Debug)]
+pub struct RawTerminal(Option<Termios>);
 
 impl RawTerminal {
-    fn enter() -> io::Result<Self> {
+    /// Changes the mode of the terminal that is standard input.
+    ///
+    /// # Errors
+    /// What `tcsetattr(3)` says.
+    pub fn enter() -> io::Result<Self> {
         let stdin = rustix::stdio::stdin();
         let Ok(before) = tcgetattr(stdin) else { return Ok(Self(None)) };
         let mut raw = before.clone();

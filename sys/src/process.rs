@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A NULL-terminated array of C strings, made before a clone so that the child
 /// allocates nothing for it.
@@ -55,6 +55,25 @@ pub fn exec_fd(program: BorrowedFd<'_>, arguments: &CStrings, environment: &CStr
         );
     }
     io::Error::last_os_error()
+}
+
+/// Takes over a descriptor that this process was started with, and marks it close-on-exec.
+///
+/// For a program that was told the number by whoever executed it. Nothing else in the process may own
+/// that number: it is to be called once, before anything is opened.
+///
+/// # Errors
+/// `EBADF` if it is not open; `EINVAL` for the standard ones.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: changes a flag of a descriptor, or says that there is none.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the contract above nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Marks every descriptor from `first` on close-on-exec.

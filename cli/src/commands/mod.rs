@@ -1,5 +1,6 @@
 //! The subcommands, one file each: its options, and what it does with the engine.
 
+mod attach;
 mod build;
 mod builder;
 mod commit;
@@ -8,6 +9,7 @@ mod container;
 mod cp;
 mod create;
 mod diff;
+mod each;
 mod environment;
 mod events;
 mod exec;
@@ -19,28 +21,37 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod kill;
 mod load;
 mod login;
 mod logout;
 mod logs;
 mod man;
 mod network;
+mod pause;
 mod port;
 mod prune;
 mod ps;
 mod pull;
 mod push;
+mod rename;
+mod restart;
 mod rm;
 mod rmi;
 mod run;
 mod save;
 mod search;
+mod start;
 mod stats;
+mod stop;
 mod system;
 mod tag;
 mod top;
+mod unpause;
+mod update;
 mod version;
 mod volume;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -78,6 +89,26 @@ pub enum Command {
     Stats(stats::Options),
     /// Show the processes of a container
     Top(top::Options),
+    /// Start stopped containers
+    Start(start::Options),
+    /// Stop running containers
+    Stop(stop::Options),
+    /// Restart containers
+    Restart(restart::Options),
+    /// Kill running containers
+    Kill(kill::Options),
+    /// Pause all processes within containers
+    Pause(pause::Options),
+    /// Unpause all processes within containers
+    Unpause(unpause::Options),
+    /// Block until containers stop, then print their exit codes
+    Wait(wait::Options),
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(attach::Options),
+    /// Rename a container
+    Rename(rename::Options),
+    /// Update configuration of containers
+    Update(update::Options),
     /// List containers
     Ps(ps::Options),
     /// Remove containers
@@ -111,15 +142,15 @@ pub enum Command {
     Login(login::Options),
     /// Log out of a registry
     Logout(logout::Options),
-    /// Manage containers
-    #[command(subcommand)]
-    Container(container::Command),
     /// Manage networks
     #[command(subcommand)]
     Network(network::Command),
     /// Manage images
     #[command(subcommand)]
     Image(image::Command),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(container::Command),
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Command),
@@ -142,8 +173,18 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(options) => return options.run(session),
-            Self::Container(command) => return command.run(session),
             Self::Exec(options) => return options.run(session),
+            Self::Start(options) => return options.run(session),
+            Self::Attach(options) => return options.run(session),
+            Self::Container(command) => return command.run(session),
+            Self::Stop(options) => options.run(session),
+            Self::Restart(options) => options.run(session),
+            Self::Kill(options) => options.run(session),
+            Self::Pause(options) => options.run(session),
+            Self::Unpause(options) => options.run(session),
+            Self::Wait(options) => options.run(session),
+            Self::Rename(options) => options.run(session),
+            Self::Update(options) => options.run(session),
             Self::Create(options) => options.run(session),
             Self::Logs(options) => options.run(session),
             Self::Cp(options) => options.run(session),

@@ -1,5 +1,8 @@
 //! `onggi rm`: removes containers.
 
+use onggi_engine::Error;
+
+use super::each;
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -9,6 +12,9 @@ pub struct Options {
     /// Kill and remove a running container; a missing one is no error
     #[arg(short, long)]
     force: bool,
+    /// Remove a link between containers (there are none)
+    #[arg(short, long, hide = true)]
+    link: bool,
     /// Remove anonymous volumes of the container too
     #[arg(short, long)]
     volumes: bool,
@@ -19,22 +25,19 @@ pub struct Options {
 
 impl Options {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
-        let mut failed = None;
-        for container in &self.containers {
-            // Each with an engine that has not opened its store, see there.
-            match session.engine()?.remove_container(container, self.force, self.volumes) {
-                Ok(()) => session.print(&format!("{container}\n"))?,
-                Err(error) if self.force && error.kind() == onggi_engine::oci::ErrorKind::NotFound => {
-                    session.warn(&error.to_string());
-                }
-                // The others are removed all the same.
-                Err(error) => {
-                    if let Some(earlier) = failed.replace(error) {
-                        Failure::Engine(earlier).report();
-                    }
-                }
-            }
+        if self.link {
+            return Err(Failure::Input(
+                "--link is not supported: there are no links between containers".into(),
+            ));
         }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        each::container(session, &self.containers, |engine, container| {
+            match engine.remove_container(container, self.force, self.volumes) {
+                Err(error) if self.force && matches!(error, Error::NoContainer { .. }) => {
+                    session.warn(&error.to_string());
+                    Ok(Some(String::new()))
+                }
+                other => other.map(|()| None),
+            }
+        })
     }
 }

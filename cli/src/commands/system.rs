@@ -14,6 +14,8 @@ use crate::session::Session;
 /// Commands about the store.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Start the containers whose restart policy says so, after a start of the host
+    Boot(Boot),
     /// Verify the store against its digests
     Check(Check),
     /// Give all layers another format
@@ -26,19 +28,73 @@ pub enum Command {
     Info(info::Options),
     /// Remove everything that is not used
     Prune(prune::Options),
+    /// Print a systemd unit that starts containers with the host
+    Unit(Unit),
 }
 
 impl Command {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
+            Self::Boot(options) => options.run(session),
             Self::Check(options) => options.run(session),
             Self::Convert(options) => options.run(session),
             Self::Df(options) => options.run(session),
             Self::Events(options) => options.run(session),
             Self::Info(options) => options.run(session),
             Self::Prune(options) => options.run(session),
+            Self::Unit(options) => options.run(session),
         }
     }
+}
+
+/// Start the containers whose restart policy says so, after a start of the host
+#[derive(Debug, clap::Args)]
+pub struct Boot {}
+
+impl Boot {
+    pub fn run(self, session: &Session) -> Result<(), Failure> {
+        let mut failed = None;
+        for (name, started) in session.engine()?.boot()? {
+            match started {
+                Ok(()) => session.print(&format!("{name}\n"))?,
+                // The others are started all the same.
+                Err(error) => {
+                    session.warn(&format!("{name} could not be started"));
+                    if let Some(earlier) = failed.replace(error) {
+                        Failure::Engine(earlier).report();
+                    }
+                }
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+/// Print a systemd unit that starts containers with the host
+#[derive(Debug, clap::Args)]
+pub struct Unit {}
+
+impl Unit {
+    pub fn run(self, session: &Session) -> Result<(), Failure> {
+        let program = std::env::current_exe().map_err(Failure::local("find the own program"))?;
+        let engine = session.engine()?;
+        let settings = engine.settings();
+        let words = [program.as_path(), &settings.root, &settings.runroot].map(quoted);
+        let [program, root, runroot] = words;
+        let target = if onggi_engine::is_rootless() { "default.target" } else { "multi-user.target" };
+        // When the host goes down, systemd ends the supervisors, and these end their containers first.
+        session.print(&format!(
+            "[Unit]\nDescription=Containers of onggi with a restart policy\nAfter=network-online.target\n\
+             Wants=network-online.target\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+             ExecStart={program} --root {root} --runroot {runroot} system boot\n\n[Install]\nWantedBy={target}\n"
+        ))
+    }
+}
+
+/// As systemd reads words: in quotes, with its specifiers doubled.
+fn quoted(path: &std::path::Path) -> String {
+    let text = path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+    format!("\"{text}\"")
 }
 
 /// Verify the store against its digests

@@ -13,6 +13,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -83,6 +84,11 @@ impl Mark {
         }
     }
 
+    /// The mark of a container whose caretaker this process was made.
+    pub(crate) fn adopt(runroot: &Path, id: &str, lock: OwnedFd) -> Self {
+        Self { path: marks(runroot).join(id), lock: lock.into(), handed_over: false }
+    }
+
     /// Tells others which process is the container's first, and that this one looks after it.
     pub(crate) fn tell(&self, program: Pid) -> Result<()> {
         let start = start_time(program).unwrap_or_default();
@@ -106,9 +112,25 @@ impl Mark {
         written.map(drop).map_err(|errno| Error::Write { path: self.path.clone(), source: errno.into() })
     }
 
+    /// Nobody is the caretaker any more. For a process that ends without dropping anything.
+    pub(crate) fn end(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Lets others take the container while this process still says farewell.
+    pub(crate) fn unlock(&self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+
     /// Another process, which shares the open file, is the caretaker from now on.
     pub(crate) fn hand_over(mut self) {
         self.handed_over = true;
+    }
+}
+
+impl AsFd for Mark {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 }
 

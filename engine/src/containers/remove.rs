@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, pidfd_open, pidfd_send_signal};
 
 use super::mark::Mark;
 use super::record::Record;
+use super::state::{Wish, set_wish};
 use super::sweep::remove_files;
 use crate::Engine;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ impl Engine {
             if !force {
                 return Err(Error::StillRunning { name: text.into() });
             }
+            set_wish(&self.container_dir(&record.id), Wish::Stop)?;
+            self.poke(&record.id);
             self.kill_and_wait(&record)?;
         }
         let store = self.store()?;

@@ -1,25 +1,132 @@
-//! Run: make a container, start it, and stay with it to its end.
+//! Run and start: a container's program begins, and the caller stays with it or goes.
+//!
+//! | the caller | its container | parent of the program |
+//! |---|---|---|
+//! | stays (`run --rm`, nothing to look after) | goes with its program | the caller itself: see `foreground` |
+//! | stays (any other `run`, `start -a`) | stays, keeps its logs | a supervisor, the caller is attached |
+//! | goes (`run -d`, `start`) | either | a supervisor |
+//!
+//! `run --rm` has a supervisor too if there is something for it to do: a terminal that may be left by its
+//! detach keys, or a health check.
 
+use super::attach::{AttachRequest, Attached, stay};
 use super::create::ProgressSource;
+use super::mark::Mark;
+use super::record::Record;
+use super::state::Status;
+use super::supervisor::{Attachment, HealthPlan};
 use crate::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::run::{RunRequest, UserNamespace, namespaces};
 
+/// How a run ended, from the caller's point of view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// With the program, which had this exit status.
+    Ended(u8),
+    /// The container with this ID goes on.
+    GoesOn(String),
+    /// The caller was attached and typed the detach keys.
+    Left,
+}
+
 impl Engine {
-    /// Runs a container in the foreground and returns its exit status.
+    /// Makes a container and starts it. With `attach` the caller stays attached to its end.
     ///
-    /// `progress` is asked for only if the image has to be fetched. Signals that reach the caller go on
-    /// to the program if `forward_signals`.
+    /// `progress` is asked for only if the image has to be fetched.
     pub fn run(
         &self,
         request: &RunRequest,
-        forward_signals: bool,
+        attach: Option<&AttachRequest>,
         progress: ProgressSource<'_>,
-    ) -> Result<u8> {
+    ) -> Result<Ran> {
         let image = self.prepare(request, progress)?;
         let (users, _) = namespaces::user_namespace(request, &image.config.config);
         self.shield(users == UserNamespace::Host)?;
         let made = self.make(request, &image)?;
-        self.run_in_foreground(made, forward_signals)
+        let leaves = request.terminal.is_some() && request.interactive;
+        if let Some(attach) = attach
+            && request.remove
+            && !leaves
+            && HealthPlan::of(&made.record).is_none()
+        {
+            return self.run_in_foreground(made, attach.forward_signals).map(Ran::Ended);
+        }
+        let id = made.record.id.clone();
+        let wire = self.launch(made.mark, &made.record, attachment(attach, &made.record));
+        if wire.is_err()
+            && request.remove
+            && let Some(path) = made.id_file
+        {
+            // There is no such container.
+            let _ = std::fs::remove_file(path);
+        }
+        let wire = wire?;
+        match attach {
+            None => Ok(Ran::GoesOn(id)),
+            Some(attach) => Ok(match stay(&wire, made.record.has_terminal(), attach)? {
+                Attached::Ended(code) => Ran::Ended(code),
+                Attached::Detached => Ran::Left,
+            }),
+        }
     }
+
+    /// Starts a container that was made before; one that runs is left as it is. With `attach` the caller
+    /// stays attached to its end.
+    pub fn start(&self, text: &str, attach: Option<&AttachRequest>) -> Result<Option<Attached>> {
+        let details = self.container(text)?;
+        match details.status {
+            Status::Paused => return Err(Error::IsPaused { name: text.into() }),
+            Status::Running => return attach.map(|attach| self.attach(text, attach)).transpose(),
+            _ => {}
+        }
+        self.shield(details.record.host_ids)?;
+        let id = &details.record.id;
+        let mark = match Mark::take(&self.settings().runroot, id) {
+            // Somebody was quicker.
+            Err(Error::StillRunning { .. }) => {
+                return attach.map(|attach| self.attach(text, attach)).transpose();
+            }
+            other => other?,
+        };
+        // It may have been removed or changed before it was ours.
+        let record = Record::read(&self.container_dir(id))?;
+        let record = record.ok_or_else(|| Error::NoContainer { name: text.into() })?;
+        let wire = self.launch(mark, &record, attachment(attach, &record))?;
+        attach.map(|attach| stay(&wire, record.has_terminal(), attach)).transpose()
+    }
+
+    /// Starts the containers whose policy says so after the host was started: the names, and how it went.
+    pub fn boot(&self) -> Result<Vec<(String, Result<()>)>> {
+        use super::state::{Wish, wish};
+        use crate::run::Restart;
+        if self.needs_sweep()? {
+            self.sweep()?;
+        }
+        let mut all = self.containers()?;
+        // The oldest first: others may need it.
+        all.reverse();
+        let wanted = |details: &super::ContainerDetails| match details.record.request.restart {
+            Restart::Always => true,
+            Restart::UnlessStopped => wish(&details.dir) != Some(Wish::Stop),
+            Restart::No | Restart::OnFailure(_) => false,
+        };
+        let started_once = |details: &super::ContainerDetails| details.state.started.is_some();
+        let mut outcome = Vec::new();
+        for details in
+            all.into_iter().filter(|one| one.status == Status::Exited && started_once(one) && wanted(one))
+        {
+            let started = self.start(&details.record.id, None).map(drop);
+            outcome.push((details.record.name, started));
+        }
+        Ok(outcome)
+    }
+}
+
+/// What the supervisor shall know of its first client.
+fn attachment(attach: Option<&AttachRequest>, record: &Record) -> Attachment {
+    attach.map_or_else(Attachment::default, |attach| Attachment {
+        input: attach.streams.input && record.request.interactive,
+        output: attach.streams.output || attach.streams.error,
+    })
 }

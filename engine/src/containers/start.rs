@@ -7,7 +7,7 @@
 //!
 //! Everything is made anew at each start but what lies in `upper/`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
@@ -16,6 +16,7 @@ use onggi_image::store::Layer;
 use onggi_runtime::{Container, Defaults, Process, Rootfs, SeccompSource, Stdio, default_spec};
 use onggi_sys::idmap::IdMap;
 use onggi_sys::mount::{Attributes, Change};
+use rustix::fs::{Gid, Uid};
 
 use super::create::random;
 use super::record::Record;
@@ -116,6 +117,7 @@ impl Start<'_> {
         let names = connection.names();
         let files = files::write(self.dir, &hostname, &request.network, &request.resolver, &names)?;
         let ids = self.ids(&user)?;
+        let owner = (user.uid, user.gid);
         mounts::chown(&record.mounts, user.uid, user.gid)?;
         // Only a range of its own differs from the IDs on disk.
         let shifted = matches!(ids, Ids::Range(_));
@@ -165,6 +167,16 @@ impl Start<'_> {
         .write(self.dir)?;
         // A device node that an image brings along must be of no use.
         let no_devices = !request.security.privileged && shifted;
+        if let (Keeper::Supervisor, Stdio::Given(fds)) = (keeper, &stdio) {
+            // The program may open /dev/stdout.
+            let (uid, gid) = match &ids {
+                Ids::Range(range) => range.outside(owner.0, owner.1),
+                Ids::Host | Ids::Nested(..) => owner,
+            };
+            for fd in fds {
+                let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            }
+        }
         let mut container = Container::new(&record.id, spec)
             .rootfs(Rootfs::Mount(Box::new(move |userns| {
                 let root = snapshot.mount(userns.filter(|_| shifted)).map_err(std::io::Error::other)?;
@@ -268,6 +280,14 @@ pub(crate) enum Ids {
 }
 
 impl Ids {
+    /// What must stay open as long as the container lives.
+    pub(crate) fn into_locks(self) -> Vec<OwnedFd> {
+        match self {
+            Self::Host | Self::Nested(..) => Vec::new(),
+            Self::Range(range) => range.into_locks(),
+        }
+    }
+
     fn maps(&self) -> Option<(IdMap, IdMap)> {
         match self {
             Self::Host => None,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   <root>/containers/<id>/state.json   what its caretaker saw last; missing before the first start
-//!   <root>/containers/<id>/stopped      somebody asked it to end; gone with the next start
+//!   <root>/containers/<id>/wish         somebody asked it to end (`stop`) or to start anew (`restart`)
 //!   <runroot>/containers/<id>           who runs it now: see `mark`
 //! ```
 //!
@@ -14,7 +14,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::record::{read_json, write_json};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const FILE: &str = "state.json";
 /// What a program that nobody saw ending is said to have ended with: Docker's number.
@@ -169,22 +169,40 @@ pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
-const STOPPED: &str = "stopped";
-
-/// Notes that somebody wants the container to have ended.
-pub(super) fn set_stopped(dir: &Path) {
-    // Without the note it would be started again, which is seen and can be mended by the caller.
-    let _ = std::fs::File::create(dir.join(STOPPED));
+/// What somebody wants of a container whose program runs, or is about to run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// To end, and stay so.
+    Stop,
+    /// To end, and start at once.
+    Restart,
 }
 
-/// Whether somebody wants the container to have ended.
-pub(super) fn is_stopped(dir: &Path) -> bool {
-    dir.join(STOPPED).exists()
+const WISH: &str = "wish";
+
+/// Notes what somebody wants.
+pub(crate) fn set_wish(dir: &Path, wish: Wish) -> Result<()> {
+    let text = match wish {
+        Wish::Stop => "stop",
+        Wish::Restart => "restart",
+    };
+    let (path, beside) = (dir.join(WISH), dir.join(".wish"));
+    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
+    written.map_err(|source| Error::Write { path, source })
 }
 
-/// Somebody wants it to run.
-pub(super) fn clear_stopped(dir: &Path) {
-    let _ = std::fs::remove_file(dir.join(STOPPED));
+/// What somebody wants.
+pub(crate) fn wish(dir: &Path) -> Option<Wish> {
+    match std::fs::read_to_string(dir.join(WISH)).ok()?.as_str() {
+        "stop" => Some(Wish::Stop),
+        "restart" => Some(Wish::Restart),
+        _ => None,
+    }
+}
+
+/// Nobody wants anything any more.
+pub(crate) fn clear_wish(dir: &Path) {
+    let _ = std::fs::remove_file(dir.join(WISH));
 }
 
 #[cfg(test)]
@@ -204,10 +222,12 @@ mod tests {
         state.write(dir.path()).unwrap();
         let read = State::read(dir.path()).unwrap();
         assert_eq!((read.exit_code, read.claims_to_run()), (Some(3), false));
-        assert!(!is_stopped(dir.path()));
-        set_stopped(dir.path());
-        assert!(is_stopped(dir.path()));
-        clear_stopped(dir.path());
-        assert!(!is_stopped(dir.path()));
+        assert_eq!(wish(dir.path()), None);
+        for one in [Wish::Stop, Wish::Restart] {
+            set_wish(dir.path(), one).unwrap();
+            assert_eq!(wish(dir.path()), Some(one));
+        }
+        clear_wish(dir.path());
+        assert_eq!(wish(dir.path()), None);
     }
 }

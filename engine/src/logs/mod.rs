@@ -44,10 +44,8 @@ impl Engine {
     /// Those of finding the container; [`crate::Error::NoLog`]; a file can't be read.
     pub fn logs(&self, container: &str, query: &LogQuery, sink: &mut dyn LogSink) -> Result<()> {
         let details = self.container(container)?;
-        let wish = &details.record.request.log;
-        let config = LogConfig::new(wish.driver.as_deref().unwrap_or_default(), wish.options.clone())?;
         let id = &details.record.id;
-        let reader = LogReader::new(&details.dir, id, config.driver)?;
+        let reader = LogReader::new(&details.dir, id, details.record.request.log.driver)?;
         reader.read(query, &mut || self.look(id).is_alive(), sink)
     }
 }

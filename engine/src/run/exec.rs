@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::request::Streams;
 use super::{security, user};
 use crate::Engine;
-use crate::containers::streams;
+use crate::containers::{Status, streams};
 use crate::error::{Error, Result};
 
 const FILE: &str = "process.json";
@@ -92,11 +92,38 @@ pub struct ExecRequest {
 impl Engine {
     /// Runs a process in a running container and returns its exit status; 0 at once if detached.
     pub fn exec(&self, request: &ExecRequest) -> Result<u8> {
-        let record = self.find_container(&request.container)?;
-        let target = self.look(&record.id).program;
-        let target = target.ok_or_else(|| Error::NotRunning { id: record.id.clone() })?;
+        let details = self.container(&request.container)?;
+        if details.status == Status::Paused {
+            return Err(Error::IsPaused { name: request.container.clone() });
+        }
+        let record = details.record;
+        let target = details.pid.ok_or_else(|| Error::NotRunning { id: record.id.clone() })?;
         shield(target)?;
-        let started = Started::read(&self.container_dir(&record.id))?;
+        let all = !request.detach;
+        let stdio = match request.terminal {
+            Some(size) => Stdio::Terminal(size),
+            None => streams(Streams { input: request.interactive && all, output: all, error: all })?,
+        };
+        let process = self.join(&record.id, target, request, stdio)?;
+        if request.detach {
+            return Ok(0);
+        }
+        let foreground = Foreground { input: request.interactive, ..Foreground::default() };
+        let status = process.wait_foreground(foreground)?;
+        Ok(u8::try_from(status.code()).unwrap_or(u8::MAX))
+    }
+}
+
+impl Engine {
+    /// Starts a process beside `target`, the first one of a container.
+    pub(crate) fn join(
+        &self,
+        id: &str,
+        target: Pid,
+        request: &ExecRequest,
+        stdio: Stdio,
+    ) -> Result<onggi_runtime::Process> {
+        let started = Started::read(&self.container_dir(id))?;
         let mut process = started.process;
         adapt(&mut process, request, target)?;
         let filter = match &started.filter {
@@ -105,19 +132,8 @@ impl Engine {
             Filter::Docker => Some(CompiledFilter::docker(security::bounding(&process))),
             Filter::Profile(profile) => Some(CompiledFilter::compile(profile)?),
         };
-        let all = !request.detach;
-        let stdio = match request.terminal {
-            Some(size) => Stdio::Terminal(size),
-            None => streams(Streams { input: request.interactive && all, output: all, error: all })?,
-        };
         let exec = Exec::new(target, process).stdio(stdio).filter(filter).join_cgroups(started.own_group);
-        let process = exec.spawn()?;
-        if request.detach {
-            return Ok(0);
-        }
-        let foreground = Foreground { input: request.interactive, ..Foreground::default() };
-        let status = process.wait_foreground(foreground)?;
-        Ok(u8::try_from(status.code()).unwrap_or(u8::MAX))
+        Ok(exec.spawn()?)
     }
 }
 

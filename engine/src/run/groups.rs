@@ -8,9 +8,10 @@
 //! The default limit of processes is left out where no group can be made; a limit that was asked for
 //! is an error then, never left out.
 
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::LinuxDeviceCgroup;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxPidsBuilder};
 use onggi_oci::ErrorKind;
 use onggi_runtime::cgroup::{COMMON_PARENT, Cgroup, Hierarchies, delegated_parent};
 
@@ -86,6 +87,62 @@ pub(crate) fn was_out_of_memory(group: &Cgroup) -> bool {
         count.is_some_and(|count| count.trim() != "0")
     };
     ["memory.events", "memory.oom_control"].into_iter().filter_map(|file| group.read(file)).any(killed)
+}
+
+/// Changes the limits of a container that runs: those of `wanted`, which make `all` of them.
+pub(crate) fn update(path: &Path, wanted: &Resources, all: &Resources) -> Result<()> {
+    let failed =
+        |source| Error::Limit { flags: wanted.asked().join(", "), source: Box::new(source), hint: "" };
+    let mut group = Cgroup::open(path).map_err(failed)?;
+    let before: Vec<PathBuf> = group.directories().map(Path::to_owned).collect();
+    if before.is_empty() {
+        let why = "this container has no control group, because whoever started it can't make one";
+        return Err(Error::flag_unsupported(wanted.asked().join(", "), why));
+    }
+    let mut changed = wanted.clone();
+    // What is set relative to memory, or follows from it.
+    changed.memory = changed.memory.or(wanted.memory_swap.and(all.memory));
+    changed.memory_swap = changed.memory_swap.or(wanted.memory.and(all.memory_swap));
+    let mut linux = changed.to_linux(false, changed.memory.is_some() && counts_swap(), None)?;
+    if wanted.pids_limit.is_some_and(|limit| limit <= 0) {
+        let unlimited = LinuxPidsBuilder::default().limit(-1).build().map_err(Error::specification)?;
+        linux.set_pids(Some(unlimited));
+    }
+    // Memory may not be above memory and swap at any moment: one of two orders is right.
+    if let Err(first) = group.update(&linux) {
+        let Some(memory) = linux.memory().clone().filter(|memory| memory.swap().is_some()) else {
+            return Err(failed(first));
+        };
+        let mut swap = memory.clone();
+        swap.set_limit(None);
+        let mut early = linux.clone();
+        early.set_memory(Some(swap));
+        group.update(&early).and_then(|()| group.update(&linux)).map_err(|_| failed(first))?;
+    }
+    // A controller that had no directory for this container has none of its processes yet.
+    for directory in group.directories().filter(|one| !before.iter().any(|old| old == one)) {
+        for _ in 0..MOVES {
+            let inside = members(directory);
+            let outside: Vec<i32> =
+                group.processes().map_err(failed)?.into_iter().filter(|pid| !inside.contains(pid)).collect();
+            if outside.is_empty() {
+                break;
+            }
+            for pid in outside {
+                // One that has ended meanwhile can't be moved.
+                let _ = fs::write(directory.join("cgroup.procs"), pid.to_string());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How often new processes are looked for while the known ones are moved.
+const MOVES: usize = 16;
+
+fn members(directory: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Removes the group of a container whose caretaker is gone, with all that is in it.

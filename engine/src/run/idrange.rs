@@ -12,6 +12,7 @@
 //! where some programs lose the sign. A lock ends with its process, so there is nothing to sweep.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use onggi_sys::idmap::{IdMap, Range};
@@ -28,8 +29,8 @@ const SLOTS: u32 = 4094;
 pub(crate) struct IdRange {
     first: u32,
     count: u32,
-    /// Held, never read: closing them gives the slots back.
-    _locks: Vec<File>,
+    /// Closing them gives the slots back.
+    locks: Vec<File>,
 }
 
 impl IdRange {
@@ -50,7 +51,7 @@ impl IdRange {
         for step in 0..places {
             let slot = (seed % places + step) % places;
             if let Some(locks) = lock(&dir, slot, wanted).map_err(failed)? {
-                return Ok(Self { first: FIRST_ID + slot * SLOT, count: wanted * SLOT, _locks: locks });
+                return Ok(Self { first: FIRST_ID + slot * SLOT, count: wanted * SLOT, locks: locks });
             }
         }
         Err(Error::IdsExhausted { slots: SLOTS })
@@ -60,6 +61,11 @@ impl IdRange {
     pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
         let of = |id: u32| self.first + if id < self.count { id } else { 0 };
         (of(uid), of(gid))
+    }
+
+    /// The locks alone: open as long as nobody else may have the range.
+    pub(crate) fn into_locks(self) -> Vec<OwnedFd> {
+        self.locks.into_iter().map(OwnedFd::from).collect()
     }
 
     /// The map of this range: 0 inside is its first ID.

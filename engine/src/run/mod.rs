@@ -36,8 +36,6 @@ pub(crate) use hostname::hostname;
 pub use mounts::{Mount, MountKind, MountPoint, Mounted, Source as MountSource, Tmpfs, VolumesFrom};
 pub use namespaces::{Ipc, Namespaces, Sharing, UserNamespace};
 pub use onggi_runtime::WindowSize;
-pub use request::{
-    HealthWish, LogWish, Network, Notes, OnUnhealthy, PullPolicy, Restart, RunRequest, Streams,
-};
+pub use request::{HealthWish, Network, Notes, OnUnhealthy, PullPolicy, Restart, RunRequest, Streams};
 pub use resources::{DEFAULT_PIDS, DeviceRate, Resources, Ulimit};
 pub use security::{SeccompProfile, Security};

@@ -14,6 +14,7 @@ use super::mounts::{Mounted, Tmpfs, VolumesFrom};
 use super::namespaces::Namespaces;
 use super::resources::Resources;
 use super::security::Security;
+use crate::logs::LogConfig;
 use crate::network::{Attachment, Publishing};
 
 /// What network a container has.
@@ -138,16 +139,6 @@ pub struct HealthWish {
     pub on_unhealthy: OnUnhealthy,
 }
 
-/// Where the program's output is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LogWish {
-    /// The driver; `None` for the default one.
-    pub driver: Option<String>,
-    /// Its options.
-    pub options: BTreeMap<String, String>,
-}
-
 /// What to run, and how. All of it is kept with the container, for each time that it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -215,7 +206,7 @@ pub struct RunRequest {
     /// How to find out whether it is well.
     pub health: HealthWish,
     /// Where its output is kept.
-    pub log: LogWish,
+    pub log: LogConfig,
     /// What is kept with it.
     pub notes: Notes,
     /// The working directory in place of the image's.

@@ -120,6 +120,23 @@ impl Resources {
         .collect()
     }
 
+    /// These with what `wanted` says in their place.
+    pub(crate) fn changed_by(&self, wanted: &Self) -> Self {
+        let mut new = self.clone();
+        macro_rules! take {
+            ($($field:ident),*) => { $(if wanted.$field.is_some() { new.$field.clone_from(&wanted.$field); })* };
+        }
+        take!(memory, memory_swap, memory_reservation, memory_swappiness, nano_cpus, cpu_shares, cpu_period);
+        take!(cpu_quota, cpuset_cpus, cpuset_mems, pids_limit, blkio_weight);
+        // Two ways to say the same: the later one counts.
+        if wanted.nano_cpus.is_some() {
+            (new.cpu_period, new.cpu_quota) = (wanted.cpu_period, wanted.cpu_quota);
+        } else if wanted.cpu_period.is_some() || wanted.cpu_quota.is_some() {
+            new.nano_cpus = None;
+        }
+        new
+    }
+
     /// Checks the wishes as Docker does, in its words.
     pub fn check(&self) -> Result<()> {
         let bad = |flag: &str, problem: &str| Err(Error::flag(flag, problem));

@@ -101,10 +101,8 @@ fn state(details: &ContainerDetails) -> Value {
 
 fn log_path(details: &ContainerDetails) -> String {
     let id = &details.record.id;
-    match details.record.request.log.driver.as_deref() {
-        None | Some("" | "json-file") => {
-            details.dir.join(format!("{id}-json.log")).to_string_lossy().into_owned()
-        }
+    match details.record.request.log.driver.name() {
+        "json-file" => details.dir.join(format!("{id}-json.log")).to_string_lossy().into_owned(),
         _ => String::new(),
     }
 }

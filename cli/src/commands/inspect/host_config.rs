@@ -33,8 +33,7 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
         "ContainerIDFile",
         json!(request.id_file.as_deref().map(|p| p.to_string_lossy()).unwrap_or_default()),
     );
-    let driver = request.log.driver.as_deref().filter(|driver| !driver.is_empty()).unwrap_or("json-file");
-    put("LogConfig", json!({ "Type": driver, "Config": request.log.options }));
+    put("LogConfig", json!({ "Type": request.log.driver.name(), "Config": request.log.options }));
     put("NetworkMode", json!(of_container::mode(&request.network)));
     put("PortBindings", of_container::port_bindings(&request.publishing));
     put("RestartPolicy", restart(request.restart));

@@ -11,6 +11,7 @@ mod wishes;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use onggi_engine::containers::{AttachRequest, DetachKeys, Ran};
 use onggi_engine::run::WindowSize;
 
 use crate::failure::Failure;
@@ -19,10 +20,16 @@ use crate::session::Session;
 
 pub use wishes::Wishes;
 
-/// Run a command in a new container
+/// Create and run a new container from an image
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Options {
+    /// Run container in background and print container ID
+    #[arg(short, long)]
+    detach: bool,
+    /// The key sequence for detaching from the container
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", hide_default_value = true)]
+    detach_keys: DetachKeys,
     /// Proxy received signals to the process
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, value_name = "BOOL",
         default_value = "true", default_missing_value = "true")]
@@ -34,15 +41,35 @@ pub struct Options {
 impl Options {
     pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
         let quiet = self.wishes.is_quiet();
-        let request = self.wishes.into_request(false, session.default_network().as_deref())?;
-        if request.terminal.is_some() && request.interactive && !std::io::stdin().is_terminal() {
+        if self.detach && self.wishes.names_streams() {
+            return Err(Failure::Input(
+                "conflicting options: cannot specify both --attach and --detach".into(),
+            ));
+        }
+        let request = self.wishes.into_request(self.detach, session.default_network().as_deref())?;
+        if !self.detach
+            && request.terminal.is_some()
+            && request.interactive
+            && !std::io::stdin().is_terminal()
+        {
             return Err(Failure::Input("the input device is not a TTY".into()));
         }
-        let engine = session.engine()?;
-        let status = engine
-            .run(&request, self.sig_proxy, &|| Box::new(Transfers::new(Sink::Stderr, quiet)))
+        let attach = AttachRequest {
+            streams: request.streams,
+            forward_signals: self.sig_proxy,
+            detach_keys: self.detach_keys,
+        };
+        let ran = session
+            .engine()?
+            .run(&request, (!self.detach).then_some(&attach), &|| {
+                Box::new(Transfers::new(Sink::Stderr, quiet))
+            })
             .map_err(Failure::Run)?;
-        Ok(ExitCode::from(status))
+        match ran {
+            Ran::Ended(status) => Ok(ExitCode::from(status)),
+            Ran::GoesOn(id) => session.print(&format!("{id}\n")).map(|()| ExitCode::SUCCESS),
+            Ran::Left => Ok(ExitCode::SUCCESS),
+        }
     }
 }
 

@@ -3,14 +3,10 @@
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
 
-const BACKGROUND: &str = "containers run in the foreground only, so far";
-
 /// A flag: its long name, its letter, whether it takes a value, and why not.
 type Flag = (&'static str, Option<char>, bool, &'static str);
 
 const FLAGS: &[Flag] = &[
-    ("detach", Some('d'), false, BACKGROUND),
-    ("detach-keys", None, true, BACKGROUND),
     ("disable-content-trust", None, false, "there is no Notary support"),
     ("gpus", None, true, "GPUs are given with --device"),
     ("kernel-memory", None, true, "the kernel no longer has this limit (--memory counts kernel memory too)"),

@@ -192,19 +192,6 @@ pub fn restart(text: &str) -> Result<Restart, String> {
     }
 }
 
-/// A log driver that is there.
-pub fn log_driver(text: &str) -> Result<String, String> {
-    match text {
-        "json-file" | "local" | "none" => Ok(text.into()),
-        "journald" | "syslog" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" | "etwlogs" => {
-            Err(format!(
-                "{text} is not supported: logs are kept in files (json-file, local), from where a collector reads them, or not at all (none)"
-            ))
-        }
-        _ => Err("expected json-file, local or none".into()),
-    }
-}
-
 /// `KEY=VALUE` of a log option.
 pub fn log_option(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -322,7 +309,6 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert!(log_option("a=b=c").is_ok() && log_option("a").is_err() && log_option("=a").is_err());
-        assert!(log_driver("journald").is_err_and(|problem| problem.contains("journald")));
         assert!(resolver_word("a\nnameserver 1.1.1.1").is_err());
         assert!(
             signal("SIGTERM").is_ok()

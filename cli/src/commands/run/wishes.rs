@@ -13,9 +13,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use onggi_engine::logs::LogConfig;
 use onggi_engine::oci::Platform;
 use onggi_engine::run::{
-    LogWish, Mount, Mounted, Notes, PullPolicy, Restart, RunRequest, Streams, Tmpfs, VolumesFrom,
+    Mount, Mounted, Notes, PullPolicy, Restart, RunRequest, Streams, Tmpfs, VolumesFrom,
 };
 
 use super::{health, network, refused, resources, security, values, window_size};
@@ -71,8 +72,8 @@ pub struct Wishes {
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<String>,
     /// Where the container's output is kept: json-file, local or none
-    #[arg(long, value_name = "DRIVER", value_parser = values::log_driver)]
-    log_driver: Option<String>,
+    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
+    log_driver: String,
     /// An option of the log driver
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::log_option)]
     log_opt: Vec<(String, String)>,
@@ -145,6 +146,11 @@ impl Wishes {
         self.quiet
     }
 
+    /// Whether it is said which streams are attached.
+    pub fn names_streams(&self) -> bool {
+        !self.attach.is_empty()
+    }
+
     /// As the engine takes them. Of a container that runs `detached` nobody gets the streams.
     pub fn into_request(self, detached: bool, default_network: Option<&str>) -> Result<RunRequest, Failure> {
         let mut words = self.words.into_iter();
@@ -201,7 +207,8 @@ impl Wishes {
             security: self.security.into_security()?,
             restart: self.restart,
             health: self.health.into_wish(),
-            log: LogWish { driver: self.log_driver, options: self.log_opt.into_iter().collect() },
+            log: LogConfig::new(&self.log_driver, self.log_opt.into_iter().collect())
+                .map_err(Failure::Run)?,
             notes: Notes {
                 labels: labels(&self.label_file, self.label)?,
                 annotations: self.annotation.into_iter().collect(),
