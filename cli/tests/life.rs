@@ -513,15 +513,25 @@ fn kills_at_random_leave_nothing() {
         // The next command finds whatever goes on, and removes it.
         let done = onggi.output(["rm", "-f", "victim"]);
         assert!(!done.stderr.contains("panicked"), "round {round}: {}", done.stderr);
-        until(&format!("round {round}, victim {victim}, after {moment:?}: nothing is left"), || {
-            onggi.output(["rm", "-f", "victim"]);
-            let running = Command::new("pgrep").args(["-f", &format!("sleep {marker}")]).output();
-            let none = running.is_ok_and(|output| output.stdout.is_empty());
-            none && onggi.ok(["ps", "-aq"]).is_empty()
-                && [onggi.root(), onggi.runroot()].iter().all(|place| {
-                    fs::read_dir(place.join("containers")).into_iter().flatten().flatten().count() == 0
-                })
-        });
+        let start = Instant::now();
+        loop {
+            let said = onggi.output(["rm", "-f", "victim"]).stderr;
+            let running =
+                Command::new("pgrep").args(["-fa", &format!("sleep {marker}")]).output().expect("pgrep");
+            let running = String::from_utf8_lossy(&running.stdout).into_owned();
+            let listed = onggi.ok(["ps", "-aq"]);
+            let files = [onggi.root(), onggi.runroot()].map(|place| {
+                let entries = fs::read_dir(place.join("containers")).into_iter().flatten().flatten();
+                entries.map(|entry| entry.path()).collect::<Vec<_>>()
+            });
+            if running.is_empty() && listed.is_empty() && files.iter().all(Vec::is_empty) {
+                break;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "round {round}, victim {victim}, after {moment:?}: {said} {running} {listed} {files:?}"
+            );
+        }
     }
     let folder = onggi.folder().to_string_lossy().into_owned();
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");

@@ -48,21 +48,21 @@ impl fmt::Display for ExitStatus {
 }
 
 /// What [`Process::wait_foreground`] does besides waiting.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Foreground {
     /// What is typed at the caller's terminal goes to the container's. Without, the caller's
     /// terminal keeps its mode, so that ctrl-c is a signal.
     pub input: bool,
     /// Signals that reach this process go on to the container's.
     pub forward_signals: bool,
-    /// Two bytes that, typed at the terminal, end the attachment
-    /// (Docker's default is ctrl-p ctrl-q); `None` for never.
-    pub detach_keys: Option<[u8; 2]>,
+    /// Bytes that, typed at the terminal, end the attachment
+    /// (Docker's default is ctrl-p ctrl-q); none for never.
+    pub detach_keys: Vec<u8>,
 }
 
 impl Default for Foreground {
     fn default() -> Self {
-        Self { input: true, forward_signals: true, detach_keys: None }
+        Self { input: true, forward_signals: true, detach_keys: Vec::new() }
     }
 }
 
@@ -169,21 +169,38 @@ impl Process {
     /// # Errors
     /// [`Error::Io`].
     pub fn wait_foreground(mut self, options: Foreground) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.attend(&options)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// The same, until its end or until the detach keys are typed: `None` then, and the process is as before.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn attend(&mut self, options: &Foreground) -> Result<Option<ExitStatus>> {
         let step = |what: &'static str| Error::io("attach to", what);
         let forwarded = if options.forward_signals { FORWARDED } else { &[WINCH] };
         let set = SignalSet::of(forwarded);
         let mask = signal::block(&set).map_err(step("signals"))?;
         let signals = signal::descriptor(&set).map_err(step("signals"))?;
         let outcome = match self.pty.take() {
-            None => self.watch(&signals),
+            None => self.watch(&signals).map(|()| true),
             Some(pty) => {
                 let raw = options.input.then(RawTerminal::enter).transpose().map_err(step("the terminal"))?;
                 let outcome = self.attach(&pty, &signals, options);
                 drop(raw);
+                self.pty = Some(pty);
                 outcome
             }
         };
-        let status = outcome.map_err(step("the container")).and_then(|()| self.collect());
+        let status = match outcome.map_err(step("the container")) {
+            Ok(true) => self.collect().map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
         signal::set_mask(&mask).map_err(step("signals"))?;
         status
     }
@@ -224,10 +241,10 @@ impl Process {
         Ok(())
     }
 
-    /// Until the end, copying both ways.
-    fn attach(&self, pty: &OwnedFd, signals: &OwnedFd, options: Foreground) -> io::Result<()> {
+    /// Copies both ways until the end, or until the detach keys are typed: `false` then.
+    fn attach(&self, pty: &OwnedFd, signals: &OwnedFd, options: &Foreground) -> io::Result<bool> {
         let mut input = options.input.then(Pending::default);
-        let mut armed = false;
+        let mut typed = 0;
         let mut output_open = true;
         let mut ended = false;
         loop {
@@ -275,8 +292,8 @@ impl Process {
                     }
                     Ok(count) => {
                         let bytes = bytes.get(..count).unwrap_or_default();
-                        if detached(bytes, options.detach_keys, &mut armed) {
-                            return Ok(());
+                        if detached(bytes, &options.detach_keys, &mut typed) {
+                            return Ok(false);
                         }
                         if let Some(pending) = &mut input {
                             pending.push(bytes);
@@ -303,7 +320,7 @@ impl Process {
                 }
             }
             if ended && !copied {
-                return Ok(());
+                return Ok(true);
             }
             if !ready(0).is_empty() {
                 ended = true;
@@ -322,14 +339,18 @@ const FORWARDED: &[i32] = &[1, 2, 3, 10, 12, 14, 15, 18, WINCH, 29, 30];
 /// Ctrl-D
 const END_OF_TRANSMISSION: u8 = 4;
 
-/// Whether the detach keys were typed; `armed` remembers the first one.
-fn detached(bytes: &[u8], keys: Option<[u8; 2]>, armed: &mut bool) -> bool {
-    let Some([first, second]) = keys else { return false };
+/// Whether the detach keys were typed; `typed` remembers how many of them.
+fn detached(bytes: &[u8], keys: &[u8], typed: &mut usize) -> bool {
     for byte in bytes {
-        if *armed && *byte == second {
-            return true;
+        if keys.get(*typed) != Some(byte) {
+            *typed = 0;
         }
-        *armed = *byte == first;
+        if keys.get(*typed) == Some(byte) {
+            *typed += 1;
+            if *typed == keys.len() {
+                return true;
+            }
+        }
     }
     false
 }
@@ -413,13 +434,12 @@ mod tests {
 
     #[test]
     fn detach_keys_in_one_or_two_reads() {
-        let keys = Some([16, 17]);
-        let mut armed = false;
-        assert!(!detached(b"ab\x10", keys, &mut armed));
-        assert!(detached(b"\x11", keys, &mut armed));
-        let mut armed = false;
-        assert!(detached(b"\x10\x10\x11", keys, &mut armed));
-        assert!(!detached(b"\x10x\x11", keys, &mut false));
-        assert!(!detached(b"\x10\x11", None, &mut false));
+        let keys = [16, 17];
+        let mut typed = 0;
+        assert!(!detached(b"ab\x10", &keys, &mut typed));
+        assert!(detached(b"\x11", &keys, &mut typed));
+        assert!(detached(b"\x10\x10\x11", &keys, &mut 0));
+        assert!(!detached(b"\x10x\x11", &keys, &mut 0));
+        assert!(!detached(b"\x10\x11", &[], &mut 0));
     }
 }

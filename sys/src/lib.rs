@@ -7,6 +7,7 @@
 //! | module | idea |
 //! |---|---|
 //! | [`clone`](mod@clone) | a child process in new namespaces, with a pidfd |
+//! | [`memory`] | pages of the own program |
 //! | [`mount`] | mounts as descriptors: make, clone, change, attach |
 //! | [`overlay`] | overlay mounts as descriptors |
 //! | [`mod@file`] | files on their way to the disk |
@@ -30,6 +31,7 @@ pub mod file;
 pub mod idmap;
 pub mod link;
 pub mod loop_device;
+pub mod memory;
 pub mod mount;
 pub mod overlay;
 pub mod path;

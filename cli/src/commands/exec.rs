@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use onggi_engine::containers::DetachKeys;
 use onggi_engine::run::ExecRequest;
 
 use crate::failure::Failure;
@@ -15,6 +16,9 @@ pub struct Options {
     /// Run the command in the background
     #[arg(short, long)]
     detach: bool,
+    /// The key sequence for detaching from the command
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", hide_default_value = true)]
+    detach_keys: DetachKeys,
     /// Set an environment variable; NAME alone takes it from the caller
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -46,12 +50,7 @@ pub struct Options {
 
 impl Options {
     pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
-        if self.tty && self.detach {
-            return Err(Failure::Input(
-                "a command in the background can't have a terminal: -d without -t".into(),
-            ));
-        }
-        if self.tty && self.interactive && !std::io::stdin().is_terminal() {
+        if self.tty && self.interactive && !self.detach && !std::io::stdin().is_terminal() {
             return Err(Failure::Input("the input device is not a TTY".into()));
         }
         let request = ExecRequest {
@@ -64,8 +63,9 @@ impl Options {
             detach: self.detach,
             interactive: self.interactive,
             terminal: self.tty.then(super::run::window_size),
+            detach_keys: self.detach_keys,
         };
-        let status = session.engine()?.exec(&request).map_err(Failure::Exec)?;
-        Ok(ExitCode::from(status))
+        let attached = session.engine()?.exec(&request).map_err(Failure::Exec)?;
+        Ok(super::attach::status(session, attached))
     }
 }

@@ -20,7 +20,8 @@ use super::sweep::remove_files;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::run::{
-    PullPolicy, Restart, RunRequest, UserNamespace, groups, hostname, mounts, namespaces, process,
+    Ipc, Network, PullPolicy, Restart, RunRequest, Sharing, UserNamespace, groups, hostname, mounts,
+    namespaces, process,
 };
 use crate::{Engine, PullRequest};
 
@@ -164,6 +165,17 @@ fn check(request: &RunRequest) -> Result<()> {
     request.security.check()?;
     if let Some(name) = &request.name {
         super::name::check(name)?;
+    }
+    let others = [
+        ("--pid", matches!(request.namespaces.pid, Sharing::Container(_))),
+        ("--ipc", matches!(request.namespaces.ipc, Ipc::Container(_))),
+        ("--network", matches!(request.network, Network::Container(_))),
+    ];
+    if let Some((flag, _)) = others.into_iter().find(|(_, of_container)| *of_container) {
+        return Err(Error::flag_unsupported(
+            format!("{flag} container:"),
+            "each container has IDs of its own, and what belongs to those of another can't be shared yet",
+        ));
     }
     if request.remove && request.restart != Restart::No {
         return Err(Error::flag("--restart", "conflicting options: cannot specify both --restart and --rm"));

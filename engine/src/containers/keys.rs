@@ -59,6 +59,11 @@ impl FromStr for DetachKeys {
 }
 
 impl DetachKeys {
+    /// What is to be typed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.keys
+    }
+
     /// Takes what was typed: what goes on to the program, and whether to leave. The beginning of the
     /// sequence is kept back until it is clear that it is none.
     pub fn feed(&mut self, bytes: &[u8]) -> (Vec<u8>, Typed) {

@@ -10,11 +10,13 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxSeccomp, Process, UserBuilder};
 use onggi_runtime::seccomp::Filter as CompiledFilter;
 use onggi_runtime::{Defaults, Exec, Foreground, Stdio, WindowSize, default_spec};
+use onggi_sys::clone::SingleThreaded;
 use onggi_sys::idmap::{IdMap, Range};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::request::Streams;
 use super::{security, user};
 use crate::Engine;
-use crate::containers::{Status, streams};
+use crate::containers::{Attached, DetachKeys, Status, streams};
 use crate::error::{Error, Result};
 
 const FILE: &str = "process.json";
@@ -87,11 +89,14 @@ pub struct ExecRequest {
     pub interactive: bool,
     /// Whether it has a terminal; its size.
     pub terminal: Option<WindowSize>,
+    /// What, typed at the terminal, leaves it to itself.
+    pub detach_keys: DetachKeys,
 }
 
 impl Engine {
-    /// Runs a process in a running container and returns its exit status; 0 at once if detached.
-    pub fn exec(&self, request: &ExecRequest) -> Result<u8> {
+    /// Runs a process in a running container to its end, or until the caller leaves it; of one in the
+    /// background only its start is waited for.
+    pub fn exec(&self, request: &ExecRequest) -> Result<Attached> {
         let details = self.container(&request.container)?;
         if details.status == Status::Paused {
             return Err(Error::IsPaused { name: request.container.clone() });
@@ -104,14 +109,40 @@ impl Engine {
             Some(size) => Stdio::Terminal(size),
             None => streams(Streams { input: request.interactive && all, output: all, error: all })?,
         };
-        let process = self.join(&record.id, target, request, stdio)?;
+        let mut process = self.join(&record.id, target, request, stdio)?;
         if request.detach {
-            return Ok(0);
+            return leave(&mut process).map(|()| Attached::Ended(0));
         }
-        let foreground = Foreground { input: request.interactive, ..Foreground::default() };
-        let status = process.wait_foreground(foreground)?;
-        Ok(u8::try_from(status.code()).unwrap_or(u8::MAX))
+        let foreground = Foreground {
+            input: request.interactive,
+            detach_keys: request.detach_keys.bytes().to_vec(),
+            ..Foreground::default()
+        };
+        match process.attend(&foreground)? {
+            Some(status) => Ok(Attached::Ended(u8::try_from(status.code()).unwrap_or(u8::MAX))),
+            None => leave(&mut process).map(|()| Attached::Detached),
+        }
     }
+}
+
+/// Leaves a process to itself. If it has a terminal, somebody has to hold the other side, else it would
+/// be hung up, and to read what it writes, else it would wait for ever.
+fn leave(process: &mut onggi_runtime::Process) -> Result<()> {
+    let failed = |source| Error::Process { op: "leave the process in the background", source };
+    let Some(terminal) = process.take_terminal() else { return Ok(()) };
+    let single = SingleThreaded::check().map_err(failed)?;
+    let holder = || -> std::io::Result<()> {
+        rustix::process::setsid()?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        for target in 0..=2 {
+            onggi_sys::process::set_standard(null.as_fd(), target)?;
+        }
+        let mut bytes = [0; 4096];
+        // EIO: nobody has the terminal any more.
+        while rustix::io::read(&terminal, &mut bytes)? > 0 {}
+        Ok(())
+    };
+    single.fork(|| i32::from(holder().is_err())).map(drop).map_err(failed)
 }
 
 impl Engine {
@@ -152,7 +183,7 @@ fn adapt(process: &mut Process, request: &ExecRequest, target: Pid) -> Result<()
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|errno| Error::Read { path: path.into(), source: errno.into() })?;
-        let found = user::resolve(std::os::fd::AsFd::as_fd(&root), wanted, &[])?;
+        let found = user::resolve(root.as_fd(), wanted, &[])?;
         env.retain(|variable| !variable.starts_with("HOME="));
         env.push(format!("HOME={}", found.home));
         let user =

@@ -354,7 +354,13 @@ impl<'a> Supervisor<'a> {
             self.work(Task::Finish { code })?;
         }
         // It may have ended as the worker's child.
-        self.reap()
+        self.reap()?;
+        if self.phase == Phase::Running {
+            // From here on there is little to do.
+            self.buffer = Vec::new();
+            let _ = onggi_sys::memory::forget_unused_pages();
+        }
+        Ok(())
     }
 
     fn started(&mut self, pid: Pid, fds: Vec<OwnedFd>) -> Result<()> {
