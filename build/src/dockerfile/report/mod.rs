@@ -2,6 +2,9 @@
 //! shapes of BuildKit's subrequests.
 
 mod json;
+mod lenient;
+
+use lenient::Lenient;
 
 use super::excerpt::excerpt;
 use super::instruction;
@@ -41,9 +44,11 @@ pub struct Answer {
     pub text: String,
     /// Whether the exit status tells of a failure: a check found something.
     pub failed: bool,
+    /// Base images that could not be had, each a sentence.
+    pub missing: Vec<String>,
 }
 
-/// Answers a question about a Dockerfile.
+/// Answers a question about a Dockerfile. A base image that can't be had counts as one with an empty config.
 ///
 /// # Errors
 /// The Dockerfile can't be read or planned. A check does not fail so: that is what it answers.
@@ -55,24 +60,25 @@ pub fn answer(
     images: &(dyn Images + Sync),
 ) -> Result<Answer, Diagnostic> {
     let mut graph = Graph::default();
+    let images = Lenient::new(images);
     match call {
         Call::Check => {
-            let (result, warnings) = check(text, options, images, &mut graph);
+            let (result, warnings) = check(text, options, &images, &mut graph);
             let problem = result.err();
             let failed = problem.is_some() || !warnings.is_empty();
             let text = match format {
                 Format::Json => json::check(&options.file, text, &warnings, problem.as_ref()),
                 Format::Text => check_text(&options.file, text, &warnings, problem.as_ref()),
             };
-            Ok(Answer { text, failed })
+            Ok(Answer { text, failed, missing: images.missing() })
         }
         Call::Outline => {
-            let outline = plan::plan(text, options, images, &mut graph)?.outline;
+            let outline = plan::plan(text, options, &images, &mut graph)?.outline;
             let text = match format {
                 Format::Json => json::outline(text, &outline),
                 Format::Text => outline_text(&outline),
             };
-            Ok(Answer { text, failed: false })
+            Ok(Answer { text, failed: false, missing: images.missing() })
         }
         Call::Targets => {
             let all = targets(text)?;
@@ -80,7 +86,7 @@ pub fn answer(
                 Format::Json => json::targets(text, &all),
                 Format::Text => targets_text(&all),
             };
-            Ok(Answer { text, failed: false })
+            Ok(Answer { text, failed: false, missing: Vec::new() })
         }
     }
 }
@@ -257,6 +263,19 @@ mod tests {
         let targets = parse(Call::Targets);
         assert_eq!(targets["targets"][0]["default"], true);
         assert!(targets["targets"][0].get("platform").is_none());
+    }
+
+    #[test]
+    fn images_that_cannot_be_had_are_empty() {
+        let options = Options { file: "Dockerfile".to_owned(), ..Options::default() };
+        let text = "ARG A=1\nFROM nowhere:$A\nRUN x";
+        let check = answer(Call::Check, Format::Text, text, &options, &None).unwrap();
+        assert_eq!(
+            (check.failed, check.missing),
+            (false, vec!["find docker.io/library/nowhere:1: nothing here".to_owned()])
+        );
+        let outline = answer(Call::Outline, Format::Text, text, &options, &None).unwrap();
+        assert!(outline.text.contains("A           1"));
     }
 
     #[test]
