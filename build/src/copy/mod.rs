@@ -154,6 +154,11 @@ fn copy_all(copy: &Copy, source: &Source<'_>, tree: &Tree, base: bool) -> Result
     }
     let selection = source.selection(copy)?;
     let matches = source.matches(copy)?;
+    // A pattern with nothing in it matches nothing (`COPY --parents a/./ b`).
+    let nothing = !copy.include.is_empty() && copy.include.iter().all(String::is_empty);
+    if nothing && !copy.required.is_empty() {
+        return Err(Error::NotFound { path: copy.source.clone() });
+    }
     for pattern in &copy.required {
         let source_path = format!("{}/{pattern}", copy.source.trim_end_matches('/'));
         let pattern = Copy { source: source_path, wildcard: true, ..Copy::default() };

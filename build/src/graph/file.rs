@@ -53,7 +53,7 @@ pub struct Copy {
     pub include: Vec<String>,
     /// Of a copied directory not what matches.
     pub exclude: Vec<String>,
-    /// Of `include`, those that must match something.
+    /// Of `include`, those that must match something; paths below `source`.
     pub required: Vec<String>,
     /// Whether a destination of another kind is replaced (`COPY --link`).
     pub replace: bool,

@@ -100,6 +100,12 @@ pub(crate) fn elapsed(span: Duration) -> String {
     }
 }
 
+/// The same for text of several lines: their ends and tabs stay.
+pub(crate) fn visible_lines(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(visible).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Text from outside with every control character (and every mark that reorders lines) written as an escape.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     let hostile = |c: char| {

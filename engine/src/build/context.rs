@@ -104,8 +104,8 @@ impl Engine {
                 (read_inside(dir, name)?, name.to_owned())
             }
         };
-        let text = String::from_utf8(text)
-            .map_err(|_| Error::BuildFile { file: file.clone(), problem: "it is not UTF-8 text".into() })?;
+        // Comments in old Dockerfiles are not always UTF-8.
+        let text = String::from_utf8_lossy(&text).into_owned();
         let ignore = match &dir {
             Some(dir) => ignore_patterns(dir, &request.file, &file, given)?,
             None => Vec::new(),

@@ -21,9 +21,8 @@ pub(super) struct Bases<'a> {
     /// OCI layouts by the name of their context.
     pub(super) layouts: HashMap<String, PathBuf>,
     pub(super) progress: &'a (dyn Progress + Sync),
-    /// Whether an image that cannot be had counts as one without a config: for checks, which are about
-    /// the build file.
-    pub(super) lenient: bool,
+    /// Whether no registry is asked: for questions about the build file, which nobody wants to wait for.
+    pub(super) local_only: bool,
     pub(super) found: Mutex<HashMap<Digest, Image>>,
 }
 
@@ -36,9 +35,9 @@ impl Bases<'_> {
         }
         let reference: Reference = source.reference.parse()?;
         let reference = reference.with_default_tag();
-        if !self.pull {
+        if !self.pull || self.local_only {
             match store.resolve(&reference.to_string(), Some(platform)) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound && !self.local_only => {}
                 // What is here for another platform may be in the registry for this one.
                 found => return Ok(found?),
             }
@@ -110,15 +109,6 @@ impl Bases<'_> {
 impl Images for Bases<'_> {
     fn resolve(&self, image: &ImageSource, platform: &Platform) -> onggi_build::Result<ResolvedImage> {
         let found = self.find(image, platform);
-        if self.lenient && found.is_err() {
-            let manifest = Digest::sha256(image.reference.as_bytes());
-            let config = ImageConfig {
-                os: platform.os.clone(),
-                architecture: platform.architecture.clone(),
-                ..ImageConfig::default()
-            };
-            return Ok(ResolvedImage { manifest, config });
-        }
         let found = found.map_err(|source| onggi_build::Error::Caller {
             op: "resolve",
             object: image.reference.clone(),

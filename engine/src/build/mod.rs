@@ -24,6 +24,7 @@ use std::sync::Mutex;
 
 use onggi_build::dockerfile::Lines;
 use onggi_build::dockerfile::plan::{Context, Epoch, NoCache, Options as PlanOptions};
+use onggi_build::dockerfile::report::{self, Answer, Call, Format, Shown};
 use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, Target};
 use onggi_build::solve::{Monitor, Options, Solver};
 use onggi_build::yaml;
@@ -64,12 +65,41 @@ pub struct Built {
 /// What a build could do, were it done: for `--call`.
 #[derive(Clone, Debug)]
 pub struct Called {
-    /// The build file's text.
+    /// The Dockerfile's text.
     pub text: String,
-    /// Its name.
+    /// The build file's name.
     pub file: String,
     /// How it is planned.
     pub options: PlanOptions,
+    /// What the Dockerfile was made from, if it was, and its text.
+    yaml: Option<(yaml::BuildFile, String)>,
+}
+
+impl Called {
+    /// Answers a question about the build file.
+    ///
+    /// # Errors
+    /// It makes no sense ([`Error::Dockerfile`]).
+    pub fn answer(
+        &self,
+        call: Call,
+        format: Format,
+        images: &(dyn onggi_build::Images + Sync),
+    ) -> Result<Answer> {
+        let origin = |lines| self.yaml.as_ref().map_or(lines, |(yaml, _)| yaml.origin(lines));
+        let text = self.yaml.as_ref().map_or(&self.text, |(_, text)| text);
+        let shown = Shown { text, origin: &origin };
+        report::answer_about(call, format, &self.text, &shown, &self.options, images).map_err(
+            |mut diagnostic| {
+                diagnostic.lines.iter_mut().for_each(|lines| *lines = origin(*lines));
+                Error::Dockerfile {
+                    file: self.file.clone(),
+                    text: text.clone(),
+                    diagnostic: Box::new(diagnostic),
+                }
+            },
+        )
+    }
 }
 
 /// What [`onggi_build`] asks for.
@@ -236,9 +266,12 @@ impl Engine {
         let lease = store.lease("read a build file")?;
         let silent = crate::progress::Silent;
         let mut prepared = self.prepare_build(request, &lease, &silent)?;
-        prepared.bases.lenient = true;
-        let options = PlanOptions { platform: request.platforms.first().cloned(), ..prepared.options };
-        let called = Called { text: prepared.opened.text, file: prepared.opened.file, options };
+        prepared.bases.local_only = true;
+        let options =
+            PlanOptions { platform: request.platforms.first().cloned(), ..prepared.options.clone() };
+        let Prepared { opened, yaml, .. } = &prepared;
+        let called =
+            Called { text: opened.text.clone(), file: opened.file.clone(), options, yaml: yaml.clone() };
         ask(&called, &prepared.bases);
         Ok(())
     }
@@ -313,7 +346,7 @@ impl Engine {
             pull: request.pull,
             layouts,
             progress,
-            lenient: false,
+            local_only: false,
             found: Mutex::default(),
         };
         Ok(Prepared { wanted, yaml, opened, options, locals, bases, commit_time })

@@ -11,7 +11,7 @@ use super::instruction;
 use super::lint::{Linter, Warning};
 use super::outline::{self, Need, Outline, TargetInfo};
 use super::plan::{self, Options, Plan};
-use super::problem::Diagnostic;
+use super::problem::{Diagnostic, Lines};
 use super::syntax;
 use crate::graph::Graph;
 use crate::images::Images;
@@ -48,6 +48,14 @@ pub struct Answer {
     pub missing: Vec<String>,
 }
 
+/// What people are shown of a build file that was translated: its own text, and where lines come from.
+pub struct Shown<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// Where lines of the Dockerfile are in it.
+    pub origin: &'a dyn Fn(Lines) -> Lines,
+}
+
 /// Answers a question about a Dockerfile. A base image that can't be had counts as one with an empty config.
 ///
 /// # Errors
@@ -59,31 +67,56 @@ pub fn answer(
     options: &Options,
     images: &(dyn Images + Sync),
 ) -> Result<Answer, Diagnostic> {
+    answer_about(call, format, text, &Shown { text, origin: &|lines| lines }, options, images)
+}
+
+/// The same of one that is shown in another form.
+///
+/// # Errors
+/// As [`answer`]; its lines are the Dockerfile's.
+pub fn answer_about(
+    call: Call,
+    format: Format,
+    text: &str,
+    shown: &Shown<'_>,
+    options: &Options,
+    images: &(dyn Images + Sync),
+) -> Result<Answer, Diagnostic> {
     let mut graph = Graph::default();
     let images = Lenient::new(images);
     match call {
         Call::Check => {
-            let (result, warnings) = check(text, options, &images, &mut graph);
-            let problem = result.err();
+            let (result, mut warnings) = check(text, options, &images, &mut graph);
+            for warning in &mut warnings {
+                warning.lines = (shown.origin)(warning.lines);
+            }
+            let mut problem = result.err();
+            for lines in problem.iter_mut().flat_map(|problem| &mut problem.lines) {
+                *lines = (shown.origin)(*lines);
+            }
             let failed = problem.is_some() || !warnings.is_empty();
             let text = match format {
-                Format::Json => json::check(&options.file, text, &warnings, problem.as_ref()),
-                Format::Text => check_text(&options.file, text, &warnings, problem.as_ref()),
+                Format::Json => json::check(&options.file, shown.text, &warnings, problem.as_ref()),
+                Format::Text => check_text(&options.file, shown.text, &warnings, problem.as_ref()),
             };
             Ok(Answer { text, failed, missing: images.missing() })
         }
         Call::Outline => {
-            let outline = plan::plan(text, options, &images, &mut graph)?.outline;
+            let mut outline = plan::plan(text, options, &images, &mut graph)?.outline;
+            let arguments = outline.arguments.iter_mut().map(|argument| &mut argument.lines);
+            let needs = outline.secrets.iter_mut().chain(&mut outline.ssh).map(|need| &mut need.lines);
+            arguments.chain(needs).for_each(|lines| *lines = (shown.origin)(*lines));
             let text = match format {
-                Format::Json => json::outline(text, &outline),
+                Format::Json => json::outline(shown.text, &outline),
                 Format::Text => outline_text(&outline),
             };
             Ok(Answer { text, failed: false, missing: images.missing() })
         }
         Call::Targets => {
-            let all = targets(text)?;
+            let mut all = targets(text)?;
+            all.iter_mut().for_each(|target| target.lines = (shown.origin)(target.lines));
             let text = match format {
-                Format::Json => json::targets(text, &all),
+                Format::Json => json::targets(shown.text, &all),
                 Format::Text => targets_text(&all),
             };
             Ok(Answer { text, failed: false, missing: Vec::new() })
