@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use onggi_build::graph::{ImagePlace, ImageSource};
 use onggi_build::{Images, ResolvedImage, StackLayer};
 use onggi_image::store::Image;
-use onggi_oci::{Digest, ErrorKind, ImageConfig, Platform, Reference};
+use onggi_oci::{Digest, ErrorKind, Platform, Reference};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;

@@ -114,7 +114,9 @@ pub fn answer_about(
         }
         Call::Targets => {
             let mut all = targets(text)?;
-            all.iter_mut().for_each(|target| target.lines = (shown.origin)(target.lines));
+            for target in &mut all {
+                target.lines = (shown.origin)(target.lines);
+            }
             let text = match format {
                 Format::Json => json::targets(shown.text, &all),
                 Format::Text => targets_text(&all),
