@@ -97,7 +97,9 @@ impl Source<'_> {
             }
             matches.push(Match { named, real });
         }
-        if matches.is_empty() && !copy.allow_empty_wildcard {
+        // Of `--parents` with nothing after the pivot point nothing is meant.
+        let nothing = copy.parents && copy.include.iter().all(String::is_empty);
+        if nothing || matches.is_empty() && !copy.allow_empty_wildcard {
             return Err(Error::NotFound { path: copy.source.clone() });
         }
         Ok(matches)
