@@ -607,3 +607,18 @@ fn a_slow_reader_loses_nothing_and_holds_back_no_log() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 20_000);
     assert_eq!(store.log(&id).lines().count(), 20_000);
 }
+
+#[test]
+fn a_detached_container_leaves_the_hosts_devices_alone() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(store) = Store::new() else { return };
+    let look = || {
+        let null = fs::metadata("/dev/null").expect("/dev/null");
+        (null.uid(), null.gid(), null.mode())
+    };
+    let before = look();
+    let id = store.detached("one", &["--user", "1000"], "echo to >/dev/stdout");
+    store.0.ok(["wait", "one"]);
+    assert_eq!(look(), before, "its standard input is the host's /dev/null");
+    assert!(store.log(&id).contains("to"), "{}", store.log(&id));
+}

@@ -375,6 +375,16 @@ pub enum Error {
         /// The layer.
         diff_id: onggi_oci::DiffId,
     },
+    /// A link to a container without an address.
+    #[error("cannot link to a container that does not run or has no network: {linked} AS {name}/{alias}")]
+    LinkedToNothing {
+        /// Who is to be linked.
+        name: String,
+        /// To whom.
+        linked: String,
+        /// By what name.
+        alias: String,
+    },
     /// A container that does not run.
     #[error("container {id} is not running")]
     NotRunning {
@@ -550,7 +560,10 @@ impl Error {
             }
             Self::VolumeMount { .. } => ErrorKind::Io,
             Self::FlagUnsupported { .. } | Self::NoLog { .. } => ErrorKind::Unsupported,
-            Self::NotRunning { .. } | Self::StillRunning { .. } | Self::Busy { .. } => ErrorKind::Conflict,
+            Self::LinkedToNothing { .. }
+            | Self::NotRunning { .. }
+            | Self::StillRunning { .. }
+            | Self::Busy { .. } => ErrorKind::Conflict,
             Self::IsPaused { .. } | Self::NotPaused { .. } | Self::Unattended { .. } => ErrorKind::Conflict,
             Self::Flag { .. } | Self::AmbiguousContainer { .. } => ErrorKind::Invalid,
             Self::NoPlatform { .. } | Self::UnknownUser { .. } | Self::NothingToPush { .. } => {

@@ -57,7 +57,7 @@ impl Engine {
         // The caller made directories with exact modes; these are ordinary files.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let files =
-            files::write(step.dir, &hostname, &request.network, &request.resolver, &Names::default())?;
+            files::write(step.dir, &hostname, &request.network, &request.resolver, &Names::default(), &[])?;
         let nodes = if insecure { device::all() } else { Vec::new() };
         let mut parts = spec::Parts {
             arguments: exec.args.clone(),

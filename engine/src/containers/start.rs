@@ -7,6 +7,7 @@
 //!
 //! Everything is made anew at each start but what lies in `upper/`.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use onggi_image::store::Layer;
 use onggi_runtime::{Container, Defaults, Process, Rootfs, SeccompSource, Stdio, default_spec};
 use onggi_sys::idmap::IdMap;
 use onggi_sys::mount::{Attributes, Change};
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{FileType, Gid, Uid};
 
 use super::create::random;
 use super::record::Record;
@@ -28,7 +29,7 @@ use crate::run::exec::{Filter, Started};
 use crate::run::idrange::IdRange;
 use crate::run::user::{self, User};
 use crate::run::{
-    SeccompProfile, Sharing, files, groups, hostname, mounts, process, seccomp, security, spec,
+    Link, SeccompProfile, Sharing, files, groups, hostname, mounts, process, seccomp, security, spec,
 };
 
 /// Who looks after a program once it runs.
@@ -73,6 +74,22 @@ impl Engine {
         record.image.layers.iter().map(layer).collect()
     }
 
+    /// The names and addresses of the containers that this one is linked to; they have to run.
+    fn linked(&self, name: &str, links: &[Link]) -> Result<Vec<(String, IpAddr)>> {
+        let address = |link: &Link| {
+            let other = self.container(&link.container)?.record;
+            let networks = self.networks_of(&other.id)?;
+            let address = networks.iter().find_map(|one| one.endpoint.ipv4().or_else(|| one.endpoint.ipv6()));
+            let address = address.ok_or_else(|| Error::LinkedToNothing {
+                name: name.into(),
+                linked: other.name.clone(),
+                alias: link.alias.clone(),
+            })?;
+            Ok((format!("{} {} {}", link.alias, &other.id[..12], other.name), address))
+        };
+        links.iter().map(address).collect()
+    }
+
     /// Keeps our own file out of the reach of a container that has IDs of this host. May end in an exec
     /// of ourselves, so nothing may exist yet that it would lose.
     pub(crate) fn shield(&self, host_ids: bool) -> Result<()> {
@@ -115,7 +132,8 @@ impl Start<'_> {
         let hostname = hostname(request, &record.id)?;
         let connection = Connection::prepare(self.engine, record)?;
         let names = connection.names();
-        let files = files::write(self.dir, &hostname, &request.network, &request.resolver, &names)?;
+        let linked = self.engine.linked(&record.name, &request.resolver.links)?;
+        let files = files::write(self.dir, &hostname, &request.network, &request.resolver, &names, &linked)?;
         let ids = self.ids(&user)?;
         let owner = (user.uid, user.gid);
         mounts::chown(&record.mounts, user.uid, user.gid)?;
@@ -168,12 +186,16 @@ impl Start<'_> {
         // A device node that an image brings along must be of no use.
         let no_devices = !request.security.privileged && shifted;
         if let (Keeper::Supervisor, Stdio::Given(fds)) = (keeper, &stdio) {
-            // The program may open /dev/stdout.
+            // The program may open /dev/stdout. Only what the supervisor made is changed: /dev/null is the host's.
             let (uid, gid) = match &ids {
                 Ids::Range(range) => range.outside(owner.0, owner.1),
                 Ids::Host | Ids::Nested(..) => owner,
             };
-            for fd in fds {
+            let is_pipe = |fd: &OwnedFd| {
+                rustix::fs::fstat(fd)
+                    .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+            };
+            for fd in fds.iter().filter(|fd| is_pipe(fd)) {
                 let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             }
         }

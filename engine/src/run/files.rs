@@ -40,8 +40,37 @@ pub struct Resolver {
     pub search: Vec<String>,
     /// Options of the resolver in place of the host's.
     pub options: Vec<String>,
+    /// Containers that it finds by names of its own choice (`--link`).
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// Further names and their addresses.
     pub hosts: Vec<(String, HostAddress)>,
+}
+
+/// A container that another one finds by a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its name or ID.
+    pub container: String,
+    /// The name in the other one.
+    pub alias: String,
+}
+
+impl std::str::FromStr for Link {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (container, alias) = match text.split(':').collect::<Vec<_>>()[..] {
+            [container] => (container, container),
+            [container, alias] => (container, alias),
+            _ => return Err(format!("bad format for links: {text}")),
+        };
+        let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
+        if !is_name(container) || !is_name(alias) {
+            return Err(format!("bad format for links: {text}"));
+        }
+        Ok(Self { container: container.trim_start_matches('/').into(), alias: alias.into() })
+    }
 }
 
 impl Resolver {
@@ -89,6 +118,7 @@ pub(crate) fn write(
     network: &Network,
     resolver: &Resolver,
     names: &Names,
+    linked: &[(String, IpAddr)],
 ) -> Result<[HostFile; 3]> {
     let mut hosts = match network {
         Network::Host => of_host("/etc/hosts")?,
@@ -101,6 +131,7 @@ pub(crate) fn write(
     if !hosts.is_empty() && !hosts.ends_with('\n') {
         hosts.push('\n');
     }
+    hosts.extend(linked.iter().map(|(names, address)| format!("{address}\t{names}\n")));
     for (name, address) in &resolver.hosts {
         hosts += &format!("{}\t{name}\n", address.resolve(names)?);
     }

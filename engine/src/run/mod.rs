@@ -31,7 +31,7 @@ pub(crate) mod user;
 
 pub use device::{Device, parse_rule as parse_device_rule};
 pub use exec::ExecRequest;
-pub use files::Resolver;
+pub use files::{Link, Resolver};
 pub(crate) use hostname::hostname;
 pub use mounts::{Mount, MountKind, MountPoint, Mounted, Source as MountSource, Tmpfs, VolumesFrom};
 pub use namespaces::{Ipc, Namespaces, Sharing, UserNamespace};

@@ -4,8 +4,8 @@
 use onggi_engine::containers::ContainerDetails;
 use onggi_engine::network::HostAddress;
 use onggi_engine::run::{
-    DEFAULT_PIDS, Device, DeviceRate, Ipc, MountKind, MountSource, Mounted, Restart, RunRequest, Sharing,
-    Tmpfs, Ulimit, UserNamespace,
+    DEFAULT_PIDS, Device, DeviceRate, Ipc, Link, MountKind, MountSource, Mounted, Restart, RunRequest,
+    Sharing, Tmpfs, Ulimit, UserNamespace,
 };
 use onggi_runtime::{Defaults, default_spec};
 use serde_json::{Map, Value, json};
@@ -56,7 +56,8 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
     put("GroupAdd", texts(&request.group_add));
     put("IpcMode", json!(ipc(&request.namespaces.ipc)));
     put("Cgroup", json!(""));
-    put("Links", Value::Null);
+    let link = |link: &Link| json!(format!("{}:{}", link.container, link.alias));
+    put("Links", list(request.resolver.links.iter().map(link).collect()));
     put("OomScoreAdj", json!(resources.oom_score_adj.unwrap_or_default()));
     put("PidMode", json!(sharing(&request.namespaces.pid, "")));
     put("Privileged", json!(security.privileged));

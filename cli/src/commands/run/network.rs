@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use onggi_engine::network::{Attachment, EndpointWish, HostAddress, Mac, PortWish, Protocol, Publishing};
-use onggi_engine::run::{Network, Resolver};
+use onggi_engine::run::{Link, Network, Resolver};
 
 use super::values;
 use crate::commands::network::of_container;
@@ -33,6 +33,9 @@ pub struct Options {
     /// IPv6 address in the first network
     #[arg(long, value_name = "IP", value_parser = ipv6)]
     ip6: Option<IpAddr>,
+    /// Find another container, which has to run, by a name: CONTAINER[:NAME]
+    #[arg(long, value_name = "CONTAINER[:NAME]")]
+    link: Vec<Link>,
     /// Link-local addresses in the first network
     #[arg(long, value_name = "IP")]
     link_local_ip: Vec<IpAddr>,
@@ -120,6 +123,7 @@ impl Options {
             servers: self.dns,
             search: self.dns_search,
             options: self.dns_option,
+            links: self.link,
             hosts: self.add_host,
         };
         Ok(Wished { network, publishing, resolver })

@@ -10,7 +10,6 @@ const FLAGS: &[Flag] = &[
     ("disable-content-trust", None, false, "there is no Notary support"),
     ("gpus", None, true, "GPUs are given with --device"),
     ("kernel-memory", None, true, "the kernel no longer has this limit (--memory counts kernel memory too)"),
-    ("link", None, true, "containers of a network find each other by name (network create)"),
     ("runtime", None, true, "onggi runs containers itself"),
     ("storage-opt", None, true, "containers share the filesystem of the store"),
     ("use-api-socket", None, false, "there is no daemon"),

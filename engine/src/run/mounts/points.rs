@@ -128,7 +128,8 @@ pub(crate) fn resolve(engine: &Engine, request: &RunRequest, config: &ContainerC
     for target in &config.volumes {
         // An image may say anything; what can't be a mount point is none.
         let target = clean(target);
-        if target == Path::new("/") || check_proc(&target, None).is_err() || !is_free(&list, &target) {
+        if target == Path::new("/") || check_proc(&target, Path::new("")).is_err() || !is_free(&list, &target)
+        {
             continue;
         }
         let volume = volumes::ensure(&dir, &VolumeRequest::default(), &lock)?;
@@ -152,7 +153,6 @@ pub(crate) fn resolve(engine: &Engine, request: &RunRequest, config: &ContainerC
 
 /// What one wish means.
 fn point(engine: &Engine, wish: &Mounted, dir: &Path, lock: &Lock) -> Result<MountPoint> {
-    check_proc(&clean(&wish.target), wish.source.path().map(PathBuf::as_path))?;
     let mut point = MountPoint {
         target: wish.target.clone(),
         kind: MountKind::Bind,
@@ -215,10 +215,10 @@ fn points_from(engine: &Engine, from: &VolumesFrom) -> Result<Vec<MountPoint>> {
 }
 
 /// Nothing may lie over /proc but another /proc, or a file that is known to be of no use to an attack.
-fn check_proc(target: &Path, source: Option<&Path>) -> Result<()> {
+fn check_proc(target: &Path, source: &Path) -> Result<()> {
     let Ok(below) = target.strip_prefix("/proc") else { return Ok(()) };
     let harmless = PROC_FILES.iter().any(|file| below == Path::new(file));
-    if harmless || source == Some(Path::new("/proc")) {
+    if harmless || source == Path::new("/proc") {
         return Ok(());
     }
     Err(Error::MountInProc { target: target.into() })
@@ -292,6 +292,7 @@ pub(crate) fn release(engine: &Engine, points: &[MountPoint]) -> Result<()> {
 
 impl MountPoint {
     fn restore(&self, engine: &Engine, shifted: Option<&(IdMap, IdMap)>) -> Result<Ready> {
+        check_proc(&clean(&self.target), &self.source)?;
         if let Some(image) = &self.image {
             let tree = Tree::Detached(self.image_tree(engine, image, shifted)?);
             return Ok(Ready { target: self.target.clone(), tree, options: vec!["ro".into()], held: None });
@@ -364,8 +365,8 @@ mod tests {
             ("/process", true),
             ("/data", true),
         ] {
-            assert_eq!(check_proc(Path::new(target), None).is_ok(), good, "{target}");
+            assert_eq!(check_proc(Path::new(target), Path::new("/srv")).is_ok(), good, "{target}");
         }
-        assert!(check_proc(Path::new("/proc"), Some(Path::new("/proc"))).is_ok());
+        assert!(check_proc(Path::new("/proc"), Path::new("/proc")).is_ok());
     }
 }
