@@ -25,7 +25,7 @@ pub fn run(session: &Session, engine: &Engine, request: &BuildRequest, call: &Ca
         None => return Ok(()),
         Some(Ok(answer)) => answer,
         Some(Err(error)) => {
-            for text in excerpt::of(&error) {
+            if let Some(text) = excerpt::of(&error) {
                 eprintln!("{text}");
             }
             return Err(Failure::Engine(error));

@@ -169,7 +169,7 @@ impl Watch {
             text += "------";
             self.print(&text);
         }
-        for text in excerpt::of(error) {
+        if let Some(text) = excerpt::of(error) {
             self.print(&text);
         }
         if self.steps.iter().any(|step| step.outcome == Outcome::Failed) {
