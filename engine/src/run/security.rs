@@ -47,6 +47,12 @@ pub struct Security {
     pub options: Vec<String>,
 }
 
+/// Whether this is a part of an SELinux label, as Docker spells it.
+fn is_label(text: &str) -> bool {
+    let parts = ["user", "role", "type", "level", "filetype"];
+    text.split_once(':').is_some_and(|(part, value)| parts.contains(&part) && !value.is_empty())
+}
+
 impl Security {
     /// Takes one `--security-opt`.
     pub fn add_option(&mut self, text: &str) -> Result<()> {
@@ -65,10 +71,12 @@ impl Security {
             ("apparmor", Some("unconfined")) => self.apparmor = None,
             ("apparmor", Some(profile)) if !profile.is_empty() => self.apparmor = Some(profile.into()),
             ("label", Some("disable")) => {}
+            // Labels have no effect where the host has none, as with `:z` of a mount.
+            ("label", Some(label)) if is_label(label) && !Path::new("/sys/fs/selinux/enforce").exists() => {}
             ("label", Some(_)) => {
                 return Err(Error::flag_unsupported(
                     "--security-opt label",
-                    "SELinux is not supported (label=disable is)",
+                    "SELinux is not supported (label=disable is; on a host without SELinux labels have no effect)",
                 ));
             }
             ("systempaths", Some("unconfined")) => self.all_system_paths = true,
@@ -218,7 +226,7 @@ mod tests {
         }
         assert!(security.new_privileges && security.all_system_paths);
         assert_eq!(security.seccomp, SeccompProfile::Unconfined);
-        for bad in ["nothing", "label=type:x", "seccomp=", "no-new-privileges=maybe", "systempaths=x"] {
+        for bad in ["nothing", "label=x", "seccomp=", "no-new-privileges=maybe", "systempaths=x"] {
             assert!(security.add_option(bad).is_err(), "{bad}");
         }
     }
