@@ -10,6 +10,7 @@
 //!             └─ ruleset      the one nftables table               ┴► netlink, without any program
 //! ```
 //!
+//! [`usermode`] is for callers without root: a program with a TAP interface.
 //! Everything blocks; nothing but the namespace of a short-lived thread is entered.
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ mod netlink;
 mod networks;
 mod port;
 mod ruleset;
+pub mod usermode;
 
 pub use address::{Mac, Subnet};
 pub use definition::{BRIDGE_PREFIX, DEFAULT_NETWORK, Definition, NetworkWish, Range, RangeWish};

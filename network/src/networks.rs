@@ -361,6 +361,20 @@ impl Networks {
         Ok((reservations.iter().map(|one| one.published).collect(), reservations))
     }
 
+    /// Takes ports that a program of [`usermode`](crate::usermode) is going to publish.
+    ///
+    /// # Errors
+    /// [`Error::PortTaken`], [`Error::Port`].
+    pub fn reserve_ports(&self, wishes: &[PortWish], default: IpAddr) -> Result<Vec<Reservation>> {
+        let mut all = Vec::new();
+        for wish in wishes {
+            let address = wish.host_ip.unwrap_or(default);
+            crate::usermode::check_address(address, wish.protocol)?;
+            all.push(port::reserve(wish, address, &|_| None)?);
+        }
+        Ok(all)
+    }
+
     /// Ports are the caller's host's, also where bridges are in another namespace.
     fn on_host_port(
         &self,

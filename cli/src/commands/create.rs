@@ -17,8 +17,9 @@ impl Options {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         let quiet = self.wishes.is_quiet();
         let request = self.wishes.into_request(false, session.default_network().as_deref())?;
-        let id = session
-            .engine()?
+        let engine = session.engine()?;
+        super::run::network::tell(session, &engine, &request);
+        let id = engine
             .create(&request, &|| Box::new(Transfers::new(Sink::Stderr, quiet)))
             .map_err(Failure::Engine)?;
         session.print(&format!("{id}\n"))

@@ -64,6 +64,7 @@ impl User {
         command.args(["--mount", "--", "sh", "-c", AS_USER, "sh"]).args(args).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"));
+        command.env("ONGGI_NETWORK", "none");
         command.env("ID", ID.to_string()).stdin(Stdio::null());
         command
     }

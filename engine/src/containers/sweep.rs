@@ -58,7 +58,7 @@ impl Engine {
         }
         match &record {
             Some(record) => self.release_network(record)?,
-            None => self.networks()?.release(id)?,
+            None => self.release_networks_of(id)?,
         }
         match record {
             Some(record) if !record.request.remove => {

@@ -10,10 +10,13 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 
+use onggi_network::usermode::Program;
 use onggi_network::{
-    Definition, EndpointWish, Guest, NetworkNamespace, Networks, PortWish, Protocol, Reserved, dns,
+    Definition, EndpointWish, Guest, NetworkNamespace, Networks, PortWish, Protocol, Reservation, Reserved,
+    dns, usermode,
 };
 use onggi_runtime::Created;
 
@@ -44,12 +47,23 @@ pub(crate) struct Connection(Option<Rc<Joined>>);
 #[derive(Debug)]
 struct Joined {
     networks: Networks,
-    reserved: Reserved,
+    kind: Kind,
+    id: String,
+    runroot: PathBuf,
     /// Whether somebody else gives it back.
     kept: bool,
     resolver: Option<dns::ResolverWish>,
     /// What the runtime could only pass on as words.
     failure: RefCell<Option<onggi_network::Error>>,
+}
+
+/// How it is connected.
+#[derive(Debug)]
+enum Kind {
+    /// By bridges of this host.
+    Bridges(Reserved),
+    /// By a program; what holds its ports until it does.
+    UserMode { program: (Program, PathBuf), ports: RefCell<Vec<Reservation>> },
 }
 
 impl Connection {
@@ -60,7 +74,9 @@ impl Connection {
         let attachments: &[Attachment] = match &request.network {
             Network::None | Network::Host | Network::Container(_) => return Ok(Self(None)),
             // An ordinary user has no bridge of his own on this host.
-            Network::Default if engine.authority()?.rootless => return Ok(Self(None)),
+            network if engine.authority()?.rootless => {
+                return Self::prepare_user_mode(engine, record, network);
+            }
             Network::Default => {
                 let network = onggi_network::DEFAULT_NETWORK.into();
                 default = [Attachment { network, wish: EndpointWish::default() }];
@@ -88,20 +104,64 @@ impl Connection {
         let named = chosen.iter().any(|(network, _)| network.has_names());
         let servers = &request.resolver.servers;
         let local = servers.is_empty() && host_resolves_on_loopback();
-        let resolver = (named || local).then(|| dns::ResolverWish {
-            root: engine.settings().root.clone(),
-            runroot: engine.settings().runroot.clone(),
-            container: record.id.clone(),
-            servers: servers.clone(),
-        });
-        let joined = Joined { networks, reserved, kept: false, resolver, failure: RefCell::new(None) };
-        Ok(Self(Some(Rc::new(joined))))
+        let resolver = (named || local).then(|| resolver_of(engine, record));
+        let kind = Kind::Bridges(reserved);
+        Ok(Self::new(engine, record, networks, kind, resolver))
+    }
+
+    fn new(
+        engine: &Engine,
+        record: &Record,
+        networks: Networks,
+        kind: Kind,
+        resolver: Option<dns::ResolverWish>,
+    ) -> Self {
+        let runroot = engine.settings().runroot.clone();
+        let failure = RefCell::new(None);
+        Self(Some(Rc::new(Joined {
+            networks,
+            kind,
+            id: record.id.clone(),
+            runroot,
+            kept: false,
+            resolver,
+            failure,
+        })))
+    }
+
+    /// Finds the program that connects the containers of an ordinary user.
+    fn prepare_user_mode(engine: &Engine, record: &Record, network: &Network) -> Result<Self> {
+        if let Network::Joined(list) = network
+            && let Some(one) = list.iter().find(|one| !is_user_mode(one))
+        {
+            return Err(Error::flag_unsupported(
+                format!("--network={}", one.network),
+                "networks with bridges need root; without it there are bridge (by pasta), none, host and container:NAME",
+            ));
+        }
+        let publishing = &record.request.publishing;
+        let wished = !publishing.ports.is_empty() || publishing.all || *network != Network::Default;
+        let program = match usermode::find() {
+            // Nobody asked for it; whoever starts the container was told.
+            Err(_) if !wished => return Ok(Self(None)),
+            other => other?,
+        };
+        let networks = engine.networks()?;
+        let ports = wished_ports(publishing, &record.image.config.exposed_ports)?;
+        let ports = RefCell::new(networks.reserve_ports(&ports, engine.settings().publish_address)?);
+        let servers = &record.request.resolver.servers;
+        let resolver =
+            (servers.is_empty() && host_resolves_on_loopback()).then(|| resolver_of(engine, record));
+        Ok(Self::new(engine, record, networks, Kind::UserMode { program, ports }, resolver))
     }
 
     /// What its files have to say.
     pub(crate) fn names(&self) -> Names {
         let Some(joined) = &self.0 else { return Names::default() };
-        let endpoints = &joined.reserved.endpoints;
+        let resolver = joined.resolver.as_ref().map(|_| dns::RESOLVER.into());
+        let Kind::Bridges(Reserved { endpoints, .. }) = &joined.kind else {
+            return Names { resolver, ..Names::default() };
+        };
         let gateway = endpoints.iter().find(|(network, _)| !network.internal).or(endpoints.first());
         Names {
             addresses: endpoints
@@ -109,7 +169,7 @@ impl Connection {
                 .flat_map(|(_, endpoint)| endpoint.addresses.iter().copied())
                 .collect(),
             gateway: gateway.and_then(|(network, _)| network.ranges.first()).map(|range| range.gateway),
-            resolver: joined.resolver.as_ref().map(|_| dns::RESOLVER.into()),
+            resolver,
             plain_names: endpoints.iter().any(|(network, _)| network.has_names()),
         }
     }
@@ -132,7 +192,10 @@ impl Connection {
         let mut joined = self.0.and_then(Rc::into_inner);
         joined.as_mut().map_or_else(Vec::new, |joined| {
             joined.kept = true;
-            joined.reserved.take_locks()
+            match &mut joined.kind {
+                Kind::Bridges(reserved) => reserved.take_locks(),
+                Kind::UserMode { .. } => Vec::new(),
+            }
         })
     }
 
@@ -145,7 +208,14 @@ impl Connection {
 impl Joined {
     fn attach(&self, created: &Created<'_>) -> onggi_network::Result<()> {
         let inside = NetworkNamespace::of(created.pid)?;
-        self.networks.plug(&self.reserved, &inside)?;
+        match &self.kind {
+            Kind::Bridges(reserved) => self.networks.plug(reserved, &inside)?,
+            Kind::UserMode { program, ports } => {
+                // The program binds them itself, so they are let go just before.
+                let ports: Vec<_> = ports.take().into_iter().map(|port| port.published).collect();
+                usermode::start(program, &self.runroot, &self.id, created.pid, &ports)?;
+            }
+        }
         if let Some(resolver) = &self.resolver {
             dns::start(resolver.clone(), &inside, created.pidfd)?;
         }
@@ -159,7 +229,10 @@ impl Drop for Joined {
             return;
         }
         // What stays behind goes with the next sweep.
-        let _ = self.networks.release_reserved(&self.reserved);
+        let _ = match &self.kind {
+            Kind::Bridges(reserved) => self.networks.release_reserved(reserved),
+            Kind::UserMode { .. } => usermode::release(&self.runroot, &self.id),
+        };
     }
 }
 
@@ -167,9 +240,24 @@ impl Engine {
     /// Gives back what a container that has ended had of its networks.
     pub(crate) fn release_network(&self, record: &Record) -> Result<()> {
         if matches!(record.request.network, Network::Default | Network::Joined(_)) {
-            self.networks()?.release(&record.id)?;
+            self.release_networks_of(&record.id)?;
         }
         Ok(())
+    }
+
+    /// As [`release_network`](Self::release_network), of a container without a record.
+    pub(crate) fn release_networks_of(&self, id: &str) -> Result<()> {
+        usermode::release(&self.settings().runroot, id)?;
+        Ok(self.networks()?.release(id)?)
+    }
+
+    /// What the caller should know of the network of a container that names none: why there is none.
+    pub fn network_notice(&self, network: &Network) -> Option<String> {
+        if *network != Network::Default || !crate::is_rootless() {
+            return None;
+        }
+        let why = usermode::find().err()?;
+        Some(format!("the container has no network but loopback: {why}"))
     }
 
     /// A network by name or ID; the default one is made now if it has to be.
@@ -178,6 +266,21 @@ impl Engine {
             return Ok(networks.default_network(&crate::containers::now)?);
         }
         Ok(networks.find(text)?)
+    }
+}
+
+/// Whether an ordinary user's container can have it.
+fn is_user_mode(one: &Attachment) -> bool {
+    matches!(one.network.as_str(), "bridge" | "default" | "pasta" | "slirp4netns")
+        && one.wish == EndpointWish::default()
+}
+
+fn resolver_of(engine: &Engine, record: &Record) -> dns::ResolverWish {
+    dns::ResolverWish {
+        root: engine.settings().root.clone(),
+        runroot: engine.settings().runroot.clone(),
+        container: record.id.clone(),
+        servers: record.request.resolver.servers.clone(),
     }
 }
 

@@ -157,6 +157,9 @@ impl Engine {
         if !self.look(id).is_alive() {
             return Ok(Vec::new());
         }
+        if let Some(mode) = onggi_network::usermode::get(&self.settings().runroot, id)? {
+            return Ok(vec![user_mode(id, &mode)]);
+        }
         let all = self.networks()?.of_container(id)?;
         Ok(all.into_iter().map(|(network, endpoint)| ContainerNetwork { network, endpoint }).collect())
     }
@@ -234,6 +237,24 @@ fn is_named(network: &Definition, text: &str) -> bool {
     network.name == text
         || (network.is_default() && text == "default")
         || (!text.is_empty() && network.id.starts_with(text))
+}
+
+/// A program that connects a container, as if it were a network with one place.
+fn user_mode(id: &str, mode: &onggi_network::usermode::UserMode) -> ContainerNetwork {
+    let network =
+        Definition { name: mode.program.name().into(), ..special(mode.program.name(), "").definition };
+    let endpoint = Endpoint {
+        container: id.into(),
+        name: String::new(),
+        aliases: Vec::new(),
+        addresses: Vec::new(),
+        link_local: Vec::new(),
+        mac: onggi_network::Mac([0; 6]),
+        interface: "eth0".into(),
+        port: String::new(),
+        ports: mode.ports.clone(),
+    };
+    ContainerNetwork { network, endpoint }
 }
 
 /// What Docker lists as a network and isn't one.

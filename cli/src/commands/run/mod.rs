@@ -59,8 +59,9 @@ impl Options {
             forward_signals: self.sig_proxy,
             detach_keys: self.detach_keys,
         };
-        let ran = session
-            .engine()?
+        let engine = session.engine()?;
+        network::tell(session, &engine, &request);
+        let ran = engine
             .run(&request, (!self.detach).then_some(&attach), &|| {
                 Box::new(Transfers::new(Sink::Stderr, quiet))
             })

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use onggi_engine::Engine;
 use onggi_engine::network::{Attachment, EndpointWish, HostAddress, Mac, PortWish, Protocol, Publishing};
-use onggi_engine::run::{Link, Network, Resolver};
+use onggi_engine::run::{Link, Network, Resolver, RunRequest};
 
 use super::values;
 use crate::commands::network::of_container;
+use crate::session::Session;
 
 /// The network of the container
 #[derive(Debug, clap::Args)]
@@ -127,6 +129,22 @@ impl Options {
             hosts: self.add_host,
         };
         Ok(Wished { network, publishing, resolver })
+    }
+}
+
+/// Tells beside the answer what the caller may not expect of the container's network.
+pub fn tell(session: &Session, engine: &Engine, request: &RunRequest) {
+    if let Some(notice) = engine.network_notice(&request.network) {
+        session.warn(&notice);
+    }
+    let address = engine.settings().publish_address;
+    let publishing = &request.publishing;
+    let unnamed = publishing.all || publishing.ports.iter().any(|wish| wish.host_ip.is_none());
+    if unnamed && address.is_loopback() {
+        session.note(&format!(
+            "ports are published on {address}, for this host alone; name an address (-p 0.0.0.0:8080:80) to let others in, \
+             or set ONGGI_PUBLISH_ADDRESS=0.0.0.0 for Docker's default"
+        ));
     }
 }
 
