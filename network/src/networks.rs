@@ -555,14 +555,19 @@ impl Networks {
 
     /// Gives back what containers hold that are not alive.
     pub fn sweep(&self, alive: &dyn Fn(&str) -> bool) -> Result<()> {
+        self.dead(alive)?.iter().try_for_each(|holder| self.release(holder))
+    }
+
+    /// Containers that hold something and are not alive.
+    pub fn dead(&self, alive: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+        let mut dead = Vec::new();
         for network in self.all()? {
-            for holder in Endpoints::of(&self.state, &network).holders()? {
-                if !alive(&holder) {
-                    self.release(&holder)?;
-                }
-            }
+            dead.extend(Endpoints::of(&self.state, &network).holders()?);
         }
-        Ok(())
+        dead.retain(|holder| !alive(holder));
+        dead.sort();
+        dead.dedup();
+        Ok(dead)
     }
 
     /// Compares the kernel with the files, and mends what differs if `repair`. Sentences about what was

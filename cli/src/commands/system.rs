@@ -135,8 +135,25 @@ impl Check {
                 (count, false) => format!("{count} faults"),
             }
         );
+        let engine = session.engine()?;
+        let networks = engine.check_networks(self.repair)?;
+        for (what, mended) in &networks {
+            let mend = match (mended, self.repair) {
+                (true, _) => "mended",
+                (false, true) => "not mended",
+                (false, false) => "`onggi system check --repair` mends what can be",
+            };
+            text += &format!("networks: {what}; {mend}\n");
+        }
         session.print(&text)?;
-        if report.is_clean() { Ok(()) } else { Err(Failure::Silent(1)) }
+        for chain in engine.firewall_drops()? {
+            session.note(&format!(
+                "onggi: note: the firewall's chain \"{chain}\" drops what is forwarded; unless it lets interfaces \
+                 \"onggi*\" through, containers on networks reach nothing outside (docs/network.md)"
+            ));
+        }
+        let clean = report.is_clean() && networks.iter().all(|(_, mended)| *mended);
+        if clean { Ok(()) } else { Err(Failure::Silent(1)) }
     }
 }
 

@@ -94,6 +94,35 @@ impl Engine {
         Ok(networks.sweep(&|id| self.look(id).is_alive())?)
     }
 
+    /// Compares the kernel with what is written of networks, and mends it if `repair`: sentences, and
+    /// whether each was mended.
+    pub fn check_networks(&self, repair: bool) -> Result<Vec<(String, bool)>> {
+        if self.authority()?.rootless {
+            return Ok(Vec::new());
+        }
+        let networks = self.networks()?;
+        let alive = |id: &str| self.look(id).is_alive();
+        let mut found: Vec<(String, bool)> = Vec::new();
+        for id in networks.dead(&alive)? {
+            let short = id.get(..12).unwrap_or(&id);
+            found.push((format!("container {short} runs no more and holds addresses or ports"), repair));
+            if repair {
+                networks.release(&id)?;
+            }
+        }
+        found.extend(networks.check(repair)?);
+        Ok(found)
+    }
+
+    /// Chains of the host's own firewall that drop what containers send out.
+    pub fn firewall_drops(&self) -> Result<Vec<String>> {
+        let networks = self.networks()?;
+        if self.authority()?.rootless || networks.all()?.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(networks.foreign_drops()?)
+    }
+
     /// Connects a container; one that does not run will be at its next start.
     pub fn connect_network(&self, request: &ConnectRequest) -> Result<()> {
         let details = self.container(&request.container)?;

@@ -142,7 +142,7 @@ pub fn tell(session: &Session, engine: &Engine, request: &RunRequest) {
     let unnamed = publishing.all || publishing.ports.iter().any(|wish| wish.host_ip.is_none());
     if unnamed && address.is_loopback() {
         session.note(&format!(
-            "ports are published on {address}, for this host alone; name an address (-p 0.0.0.0:8080:80) to let others in, \
+            "onggi: note: ports are published on {address}, for this host alone; name an address (-p 0.0.0.0:8080:80) to let others in, \
              or set ONGGI_PUBLISH_ADDRESS=0.0.0.0 for Docker's default"
         ));
     }
