@@ -13,6 +13,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +23,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::namespace::NetworkNamespace;
 use crate::port::{Protocol, Published};
 
 /// The largest packet that both programs pass: 64 KiB without an Ethernet header, in whole words.
@@ -100,16 +102,18 @@ pub fn start(
     (program, file): &(Program, PathBuf),
     runroot: &Path,
     container: &str,
-    process: Pid,
+    inside: &NetworkNamespace,
     ports: &[Published],
 ) -> Result<()> {
     let dir = runroot.join("networks/usermode");
     fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
     let pid_file = dir.join(format!(".{container}.pid"));
+    let place = Place::make(dir.join(format!(".{container}.net")), inside)?;
     let pid = match program {
-        Program::Pasta => start_pasta(file, &pid_file, process, ports)?,
-        Program::Slirp4netns => start_slirp(file, &dir, container, process, ports)?,
+        Program::Pasta => start_pasta(file, &pid_file, &place.0, ports)?,
+        Program::Slirp4netns => start_slirp(file, &dir, container, &place.0, ports)?,
     };
+    drop(place);
     let started = start_time(pid).ok_or_else(|| failed(*program, "it ended at once"))?;
     let record = UserMode { program: *program, pid, started, ports: ports.to_vec() };
     let bytes = serde_json::to_vec(&record).expect("plain values always serialise");
@@ -121,7 +125,29 @@ pub fn start(
     written
 }
 
-fn start_pasta(file: &Path, pid_file: &Path, process: Pid, ports: &[Published]) -> Result<i32> {
+/// A namespace in the tree of files: the programs drop what they would need to look at a process, and the
+/// container's first one may not be looked at. The mount is in the caller's own mount namespace.
+struct Place(PathBuf);
+
+impl Place {
+    fn make(path: PathBuf, inside: &NetworkNamespace) -> Result<Self> {
+        fs::write(&path, "").map_err(Error::io("make", &path))?;
+        let source = format!("/proc/self/fd/{}", inside.as_fd().as_raw_fd());
+        let place = Self(path);
+        rustix::mount::mount_bind(source, &place.0)
+            .map_err(|errno| Error::io("mount the network namespace on", &place.0)(errno.into()))?;
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn start_pasta(file: &Path, pid_file: &Path, namespace: &Path, ports: &[Published]) -> Result<i32> {
     let mut command = Command::new(file);
     command.args(["--config-net", "--quiet", "--no-map-gw", "--mtu", MTU, "--ns-ifname", INTERFACE]);
     // What listens on one side's loopback is not for the other side.
@@ -140,8 +166,8 @@ fn start_pasta(file: &Path, pid_file: &Path, process: Pid, ports: &[Published]) 
             command.args([flag, "none"]);
         }
     }
-    let namespace = format!("/proc/{}/ns/net", process.as_raw_nonzero());
-    command.arg("--pid").arg(pid_file).arg("--netns").arg(namespace);
+    // The path is gone in a moment; the namespace is not.
+    command.arg("--no-netns-quit").arg("--pid").arg(pid_file).arg("--netns").arg(namespace);
     let output =
         command.stdin(Stdio::null()).output().map_err(|error| failed(Program::Pasta, error.to_string()))?;
     let text = fs::read_to_string(pid_file);
@@ -153,7 +179,13 @@ fn start_pasta(file: &Path, pid_file: &Path, process: Pid, ports: &[Published]) 
     pid.ok_or_else(|| failed(Program::Pasta, "it did not say which process it is"))
 }
 
-fn start_slirp(file: &Path, dir: &Path, container: &str, process: Pid, ports: &[Published]) -> Result<i32> {
+fn start_slirp(
+    file: &Path,
+    dir: &Path,
+    container: &str,
+    namespace: &Path,
+    ports: &[Published],
+) -> Result<i32> {
     let program = Program::Slirp4netns;
     // A path of a socket has at most 107 bytes.
     let socket = dir.join(format!(".{}.s", container.get(..12).unwrap_or(container)));
@@ -163,7 +195,7 @@ fn start_slirp(file: &Path, dir: &Path, container: &str, process: Pid, ports: &[
     let copy = log.try_clone().map_err(Error::io("copy", &log_path))?;
     let mut command = Command::new(file);
     command.args(["--configure", "--disable-host-loopback", "--mtu", MTU, "--api-socket"]).arg(&socket);
-    command.arg(process.as_raw_nonzero().to_string()).arg(INTERFACE);
+    command.arg("--netns-type=path").arg(namespace).arg(INTERFACE);
     let spawned = command.stdin(Stdio::null()).stdout(log).stderr(copy).spawn();
     let mut child = spawned.map_err(|error| failed(program, error.to_string()))?;
     let outcome = (|| {

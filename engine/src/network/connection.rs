@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use onggi_network::usermode::Program;
 use onggi_network::{
-    Definition, EndpointWish, Guest, NetworkNamespace, Networks, PortWish, Protocol, Reservation, Reserved,
+    Definition, EndpointWish, Guest, NetworkNamespace, Networks, PortWish, Protocol, Published, Reserved,
     dns, usermode,
 };
 use onggi_runtime::Created;
@@ -62,8 +62,8 @@ struct Joined {
 enum Kind {
     /// By bridges of this host.
     Bridges(Reserved),
-    /// By a program; what holds its ports until it does.
-    UserMode { program: (Program, PathBuf), ports: RefCell<Vec<Reservation>> },
+    /// By a program, which binds the ports itself.
+    UserMode { program: (Program, PathBuf), ports: Vec<Published> },
 }
 
 impl Connection {
@@ -148,7 +148,11 @@ impl Connection {
         };
         let networks = engine.networks()?;
         let ports = wished_ports(publishing, &record.image.config.exposed_ports)?;
-        let ports = RefCell::new(networks.reserve_ports(&ports, engine.settings().publish_address)?);
+        // They are only looked at: what the container's first process inherits would keep them from the
+        // program.
+        let free = networks.reserve_ports(&ports, engine.settings().publish_address)?;
+        let ports = free.iter().map(|port| port.published).collect();
+        drop(free);
         let servers = &record.request.resolver.servers;
         let resolver =
             (servers.is_empty() && host_resolves_on_loopback()).then(|| resolver_of(engine, record));
@@ -211,9 +215,7 @@ impl Joined {
         match &self.kind {
             Kind::Bridges(reserved) => self.networks.plug(reserved, &inside)?,
             Kind::UserMode { program, ports } => {
-                // The program binds them itself, so they are let go just before.
-                let ports: Vec<_> = ports.take().into_iter().map(|port| port.published).collect();
-                usermode::start(program, &self.runroot, &self.id, created.pid, &ports)?;
+                usermode::start(program, &self.runroot, &self.id, &inside, ports)?;
             }
         }
         if let Some(resolver) = &self.resolver {

@@ -60,7 +60,10 @@ impl Options {
             detach_keys: self.detach_keys,
         };
         let engine = session.engine()?;
-        network::tell(session, &engine, &request);
+        // An ordinary user's command begins anew as a copy of itself, root of a namespace by then.
+        if !onggi_engine::is_rootless() || !rustix::process::geteuid().is_root() {
+            network::tell(session, &engine, &request);
+        }
         let ran = engine
             .run(&request, (!self.detach).then_some(&attach), &|| {
                 Box::new(Transfers::new(Sink::Stderr, quiet))
