@@ -73,7 +73,7 @@ impl Host {
     /// A container that answers on port 80 with the address of whoever asks, until it is dropped.
     fn serve(&self, name: &str, flags: &str) -> Server<'_> {
         const SERVER: &str = "mkdir -p /w/cgi-bin; printf '#!/bin/sh\\necho; echo $REMOTE_ADDR\\n' > /w/cgi-bin/me; \
-            chmod +x /w/cgi-bin/me; exec httpd -f -p 80 -h /w";
+            chmod +x /w/cgi-bin/me; exec httpd -f -p 0.0.0.0:80 -h /w";
         let words = format!("run --rm --init --name {name} {flags} busybox:1 sh -c");
         let inner = self.onggi.command(words.split_whitespace().chain([SERVER]));
         let child = self.inside(&inner).stderr(Stdio::piped()).spawn().unwrap();
@@ -94,7 +94,7 @@ impl Host {
 
     /// What the server at this place says; empty if it can't be reached.
     fn ask(&self, place: &str) -> String {
-        self.sh(&format!("busybox wget -T 2 -qO- http://{place}/cgi-bin/me 2>/dev/null || true"))
+        self.sh(&format!("timeout 2 busybox wget -qO- http://{place}/cgi-bin/me 2>/dev/null || true"))
     }
 }
 
@@ -178,7 +178,7 @@ fn containers_of_a_network_find_each_other_by_name() {
     let db = host.serve("db", "--network name=web,alias=base,ip=10.89.0.40 --network back");
     let me = host.says(
         "--network web --ip 10.89.0.50",
-        "for n in db base db.web; do wget -T 3 -qO- http://$n/cgi-bin/me; done",
+        "for n in db base db.web; do wget -qO- http://$n/cgi-bin/me; done",
     );
     assert_eq!(me, "10.89.0.50\n10.89.0.50\n10.89.0.50");
     let short = host.ok("inspect --format {{.Config.Hostname}} db");
@@ -199,7 +199,7 @@ fn containers_of_a_network_find_each_other_by_name() {
     // Connected and disconnected while it runs.
     let client = host.serve("client", "");
     host.ok("network connect --alias late web client");
-    let heard = host.sh(&format!("{} exec client wget -T 3 -qO- http://db/cgi-bin/me", env(&host)));
+    let heard = host.sh(&format!("{} exec client wget -qO- http://db/cgi-bin/me", env(&host)));
     assert!(heard.starts_with("10.89.0."), "{heard}");
     assert!(host.says("--network web", "nslookup late").contains("10.89.0."));
     assert!(host.fails("network connect web client").contains("already connected"));

@@ -370,7 +370,7 @@ impl Networks {
         for wish in wishes {
             let address = wish.host_ip.unwrap_or(default);
             crate::usermode::check_address(address, wish.protocol)?;
-            all.push(port::reserve(wish, address, &|_| None)?);
+            all.push(port::reserve(wish, address, &|port| crate::usermode::holder(&self.state, port))?);
         }
         Ok(all)
     }

@@ -267,6 +267,23 @@ pub fn get(runroot: &Path, container: &str) -> Result<Option<UserMode>> {
     }
 }
 
+/// The container that publishes a port, by its short ID. `state` is the directory of networks.
+pub(crate) fn holder(state: &Path, wanted: &Published) -> Option<String> {
+    let entries = fs::read_dir(state.join("usermode")).ok()?.flatten();
+    entries.into_iter().find_map(|entry| {
+        let record: UserMode = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
+        let same = |port: &Published| {
+            let any = port.host_ip.is_unspecified() || wanted.host_ip.is_unspecified();
+            port.protocol == wanted.protocol
+                && port.host_port == wanted.host_port
+                && (any || port.host_ip == wanted.host_ip)
+        };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let alive = start_time(record.pid) == Some(record.started);
+        (alive && record.ports.iter().any(same)).then(|| name.get(..12).unwrap_or(&name).to_owned())
+    })
+}
+
 /// Ends what connected a container that has ended.
 ///
 /// # Errors
