@@ -36,7 +36,7 @@ pub(crate) struct Names {
     /// The resolver of its own, if it has one.
     pub resolver: Option<IpAddr>,
     /// Whether names without a dot are looked up as they are.
-    pub plain_names: bool,
+    pub undotted: bool,
 }
 
 /// The network of a container that runs or is about to. Dropping it gives everything back.
@@ -84,7 +84,7 @@ impl Connection {
             }
             Network::Joined(list) => list,
         };
-        let networks = engine.networks()?;
+        let networks = engine.networks();
         let mut chosen: Vec<(Definition, EndpointWish)> = Vec::new();
         for one in attachments {
             let network = engine.find_network(&networks, &one.network)?;
@@ -146,7 +146,7 @@ impl Connection {
             Err(_) if !wished => return Ok(Self(None)),
             other => other?,
         };
-        let networks = engine.networks()?;
+        let networks = engine.networks();
         let ports = wished_ports(publishing, &record.image.config.exposed_ports)?;
         // They are only looked at: what the container's first process inherits would keep them from the
         // program.
@@ -174,7 +174,7 @@ impl Connection {
                 .collect(),
             gateway: gateway.and_then(|(network, _)| network.ranges.first()).map(|range| range.gateway),
             resolver,
-            plain_names: endpoints.iter().any(|(network, _)| network.has_names()),
+            undotted: endpoints.iter().any(|(network, _)| network.has_names()),
         }
     }
 
@@ -250,7 +250,7 @@ impl Engine {
     /// As [`release_network`](Self::release_network), of a container without a record.
     pub(crate) fn release_networks_of(&self, id: &str) -> Result<()> {
         usermode::release(&self.settings().runroot, id)?;
-        Ok(self.networks()?.release(id)?)
+        Ok(self.networks().release(id)?)
     }
 
     /// What the caller should know of the network of a container that names none: why there is none.

@@ -46,13 +46,13 @@ impl Engine {
     /// Makes a network.
     pub fn create_network(&self, wish: NetworkWish) -> Result<Definition> {
         self.store()?;
-        Ok(self.networks()?.create(&NetworkWish { created: now(), ..wish })?)
+        Ok(self.networks().create(&NetworkWish { created: now(), ..wish })?)
     }
 
     /// All networks by name, with `host` and `none`.
     pub fn list_networks(&self) -> Result<Vec<NetworkDetails>> {
         self.store()?;
-        let networks = self.networks()?;
+        let networks = self.networks();
         self.find_network(&networks, onggi_network::DEFAULT_NETWORK)?;
         let mut all = vec![special("host", "host"), special("none", "null")];
         for definition in networks.all()? {
@@ -71,7 +71,7 @@ impl Engine {
             _ => {}
         }
         self.store()?;
-        let networks = self.networks()?;
+        let networks = self.networks();
         let definition = self.find_network(&networks, text)?;
         let endpoints = self.live(networks.endpoints(&definition)?);
         Ok(NetworkDetails { definition, driver: "bridge", endpoints })
@@ -83,7 +83,7 @@ impl Engine {
             return Err(onggi_network::Error::Predefined { name: text.into(), op: "removed" }.into());
         }
         self.store()?;
-        let networks = self.networks()?;
+        let networks = self.networks();
         let definition = self.find_network(&networks, text)?;
         self.give_back_of_the_dead(&networks)?;
         Ok(networks.remove(&definition)?)
@@ -100,7 +100,7 @@ impl Engine {
         if self.authority()?.rootless {
             return Ok(Vec::new());
         }
-        let networks = self.networks()?;
+        let networks = self.networks();
         let alive = |id: &str| self.look(id).is_alive();
         let mut found: Vec<(String, bool)> = Vec::new();
         for id in networks.dead(&alive)? {
@@ -116,7 +116,7 @@ impl Engine {
 
     /// Chains of the host's own firewall that drop what containers send out.
     pub fn firewall_drops(&self) -> Result<Vec<String>> {
-        let networks = self.networks()?;
+        let networks = self.networks();
         if self.authority()?.rootless || networks.all()?.is_empty() {
             return Ok(Vec::new());
         }
@@ -127,7 +127,7 @@ impl Engine {
     pub fn connect_network(&self, request: &ConnectRequest) -> Result<()> {
         let details = self.container(&request.container)?;
         self.store()?;
-        let networks = self.networks()?;
+        let networks = self.networks();
         let network = self.find_network(&networks, &request.network)?;
         let mut joined = joined(&details)?;
         if joined.iter().any(|one| is_named(&network, &one.network)) {
@@ -153,7 +153,7 @@ impl Engine {
     /// Takes a network from a container.
     pub fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
         self.store()?;
-        let networks = self.networks()?;
+        let networks = self.networks();
         let network = self.find_network(&networks, network)?;
         let details = match self.container(container) {
             // Of a container that is gone, by its ID.
@@ -189,7 +189,7 @@ impl Engine {
         if let Some(mode) = onggi_network::usermode::get(&self.settings().runroot, id)? {
             return Ok(vec![user_mode(id, &mode)]);
         }
-        let all = self.networks()?.of_container(id)?;
+        let all = self.networks().of_container(id)?;
         Ok(all.into_iter().map(|(network, endpoint)| ContainerNetwork { network, endpoint }).collect())
     }
 

@@ -17,7 +17,6 @@ use onggi_network::Networks;
 use serde::{Deserialize, Serialize};
 
 use crate::Engine;
-use crate::error::Result;
 
 pub(crate) use connection::{Connection, Names};
 pub use manage::{ConnectRequest, ContainerNetwork, NetworkDetails};
@@ -70,7 +69,7 @@ impl fmt::Display for HostAddress {
 
 impl Engine {
     /// The networks of this store.
-    pub(crate) fn networks(&self) -> Result<Networks> {
-        Ok(Networks::new(&self.settings().root, &self.settings().runroot, None))
+    pub(crate) fn networks(&self) -> Networks {
+        Networks::new(&self.settings().root, &self.settings().runroot, None)
     }
 }

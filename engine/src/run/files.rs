@@ -79,7 +79,7 @@ impl Resolver {
         let mut own = self.clone();
         let Some(address) = names.resolver else { return own };
         own.servers = vec![address];
-        if names.plain_names && own.options.is_empty() {
+        if names.undotted && own.options.is_empty() {
             own.options.push("ndots:0".into());
         }
         own

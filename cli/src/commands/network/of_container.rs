@@ -138,7 +138,7 @@ pub fn settings(engine: &Engine, details: &ContainerDetails) -> Result<Value, Fa
     }
     let bridge = live.iter().find(|one| one.network.is_default());
     let of_bridge = endpoint(None, bridge);
-    let pid = details.pid.map(|pid| pid.as_raw_nonzero());
+    let pid = details.pid.map(rustix::process::Pid::as_raw_nonzero);
     let mut object = json!({
         "Bridge": "",
         "SandboxID": if live.is_empty() { "" } else { details.record.id.as_str() },
