@@ -111,6 +111,8 @@ impl Engine {
                 if is_frozen(&record) { Status::Paused } else { Status::Running }
             }
             Seen { attended: true, .. } if state.restarting => Status::Restarting,
+            // Its program has just ended, which its caretaker is about to write down.
+            Seen { attended: true, .. } if state.claims_to_run() => Status::Running,
             Seen { exists: true, attended: false, .. } if record.request.remove => Status::Removing,
             _ if state.claims_to_run() => {
                 state.exit_code = Some(UNSEEN);

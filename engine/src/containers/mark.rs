@@ -95,6 +95,14 @@ impl Mark {
         self.put(&format!("{} {start} {}\n", program.as_raw_nonzero(), getpid().as_raw_nonzero()))
     }
 
+    /// The same for the caretaker whose child this process is: should that be killed before it hears of
+    /// the program, others still know.
+    pub(crate) fn tell_for_parent(&self, program: Pid) -> Result<()> {
+        let start = start_time(program).unwrap_or_default();
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        self.put(&format!("{} {start} {parent}\n", program.as_raw_nonzero()))
+    }
+
     /// Tells others that the container has no program, and that this process looks after it.
     pub(crate) fn tell_none(&self) -> Result<()> {
         self.put(&format!("0 0 {}\n", getpid().as_raw_nonzero()))

@@ -26,7 +26,8 @@ impl Engine {
             if !force {
                 return Err(Error::StillRunning { name: text.into() });
             }
-            set_wish(&self.container_dir(&record.id), Wish::Stop)?;
+            // It may remove itself at this moment.
+            let _ = set_wish(&self.container_dir(&record.id), Wish::Stop);
             self.poke(&record.id);
             self.kill_and_wait(&record)?;
         }
@@ -36,10 +37,11 @@ impl Engine {
             other => other?,
         };
         let dir = self.container_dir(&record.id);
-        // Somebody else may have done it meanwhile.
-        let Some(record) = Record::read(&dir)? else { return Ok(()) };
+        // Somebody else may have done it meanwhile, or have renamed it.
+        let record = Record::read(&dir)?.unwrap_or(record);
         // What a caretaker that was killed left; else there is nothing.
         groups::sweep(&record.cgroup);
+        self.release_network(&record)?;
         remove_files(store, &dir, volumes)?;
         self.names().release(&record.name, &record.id);
         drop(mark);

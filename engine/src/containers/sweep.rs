@@ -85,14 +85,25 @@ impl Engine {
     }
 }
 
+/// How often a directory is emptied in which somebody else still writes.
+const REMOVALS: u32 = 8;
+
 /// Removes a container's files, and with `anonymous` the volumes that nobody else knows.
 pub(crate) fn remove_files(store: &Store, dir: &Path, anonymous: bool) -> Result<()> {
     let record = if anonymous { Record::read(dir)? } else { None };
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(Error::Write { path: dir.into(), source: error });
+    for attempt in 1.. {
+        match fs::remove_dir_all(dir) {
+            Ok(()) => break,
+            // Somebody removes the same: nothing is left at the second look.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if !dir.exists() {
+                    break;
+                }
+            }
+            // Somebody noted a wish meanwhile.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && attempt < REMOVALS => {}
+            Err(source) => return Err(Error::Write { path: dir.into(), source }),
         }
-        _ => {}
     }
     record.map_or(Ok(()), |record| volumes::remove_anonymous(store, &record.mounts))
 }

@@ -320,7 +320,7 @@ impl<'a> Supervisor<'a> {
         let mut closed: Vec<RawFd> = self.clients.iter().map(|client| client.fd().as_raw_fd()).collect();
         closed.push(self.listener.as_fd().as_raw_fd());
         closed.extend(self.input.fd.as_ref().map(AsRawFd::as_raw_fd));
-        self.worker = Some(Worker::start(self.engine, self.id, task, &closed)?);
+        self.worker = Some(Worker::start(self.engine, self.mark, self.id, task, &closed)?);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::health::{self, Plan, Verdict};
 use super::policy::{self, Next};
 use super::wire::{FAILED, STARTED, Wire};
 use crate::Engine;
+use crate::containers::mark::Mark;
 use crate::containers::record::Record;
 use crate::containers::start::{Keeper, Running, Start};
 use crate::containers::state::{self, State};
@@ -76,7 +77,13 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts one, which does not keep `closed` open.
-    pub(super) fn start(engine: &Engine, id: &str, task: Task, closed: &[RawFd]) -> Result<Self> {
+    pub(super) fn start(
+        engine: &Engine,
+        mark: &Mark,
+        id: &str,
+        task: Task,
+        closed: &[RawFd],
+    ) -> Result<Self> {
         let failed = |source| Error::Process { op: "start a process of the container's supervisor", source };
         let probing = matches!(task, Task::Probe { .. });
         let (ours, theirs) = Wire::pair().map_err(failed)?;
@@ -86,7 +93,7 @@ impl Worker {
                 for fd in closed {
                     let _ = close_range(fd.unsigned_abs(), fd.unsigned_abs());
                 }
-                let told = Work { engine, id }.perform(task, &theirs);
+                let told = Work { engine, mark, id }.perform(task, &theirs);
                 i32::from(told.is_err())
             })
             .map_err(failed)?;
@@ -124,6 +131,7 @@ impl Worker {
 /// In a worker.
 struct Work<'a> {
     engine: &'a Engine,
+    mark: &'a Mark,
     id: &'a str,
 }
 
@@ -175,6 +183,7 @@ impl Work<'_> {
         };
         let start = Start { engine: self.engine, record: &record, dir: &dir, layers: &layers };
         let Running { mut process, ids, connection } = start.spawn(stdio, Keeper::Supervisor)?;
+        self.mark.tell_for_parent(process.pid())?;
         let mut state = State::read(&dir)?;
         state.begin();
         state.restart_count = if again { state.restart_count + 1 } else { 0 };
