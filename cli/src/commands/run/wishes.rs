@@ -174,7 +174,10 @@ impl Wishes {
             output: attached("stdout", true),
             error: attached("stderr", true),
         };
-        let wished = self.network.into_wishes(default_network).map_err(Failure::Input)?;
+        // As a value that clap refuses: Docker's status for these is 125.
+        let refused =
+            |problem| clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{problem}\n"));
+        let wished = self.network.into_wishes(default_network).map_err(refused)?;
         Ok(RunRequest {
             image,
             command: words.collect(),
