@@ -93,7 +93,7 @@ fn run() -> Result<u8, Error> {
     {
         builder = builder.cgroup(cgroup);
     }
-    let status = builder.spawn()?.wait_foreground(Foreground::default())?;
+    let status = builder.spawn()?.wait_foreground(&Foreground::default())?;
     Ok(u8::try_from(status.code()).unwrap_or(125))
 }
 

@@ -106,7 +106,7 @@ type CreatedCallback = Box<dyn FnOnce(&Created<'_>) -> io::Result<()>>;
 ///     process.set_args(Some(vec!["/bin/true".into()]));
 /// }
 /// let process = Container::new("demo", spec).rootfs(Rootfs::Path("/srv/root".into())).spawn()?;
-/// let status = process.wait_foreground(Foreground::default())?;
+/// let status = process.wait_foreground(&Foreground::default())?;
 /// std::process::exit(status.code());
 /// # }
 /// ```

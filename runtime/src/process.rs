@@ -168,9 +168,9 @@ impl Process {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn wait_foreground(mut self, options: Foreground) -> Result<ExitStatus> {
+    pub fn wait_foreground(mut self, options: &Foreground) -> Result<ExitStatus> {
         loop {
-            if let Some(status) = self.attend(&options)? {
+            if let Some(status) = self.attend(options)? {
                 return Ok(status);
             }
         }

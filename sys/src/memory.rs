@@ -15,8 +15,8 @@ pub fn forget_unused_pages() -> io::Result<()> {
     // One mapping at a time: its first line, and whether anything in it is our own copy.
     let mut mapping: Option<(usize, usize)> = None;
     for line in text.lines() {
-        if let Some(range) = read_only_file(line) {
-            mapping = range;
+        if let Some((range, suits)) = mapping_of(line) {
+            mapping = suits.then_some(range);
         } else if let Some(rest) = line.strip_prefix("Anonymous:")
             && let Some((start, length)) = mapping.take()
             && rest.trim().trim_end_matches("kB").trim() == "0"
@@ -32,9 +32,9 @@ pub fn forget_unused_pages() -> io::Result<()> {
     Ok(())
 }
 
-/// The address and length of a read-only private mapping of a file, from the first line about it;
-/// `Some(None)` if that is about another one, `None` if it is no first line.
-fn read_only_file(line: &str) -> Option<Option<(usize, usize)>> {
+/// The address and length of a mapping, and whether it is read-only, private and of a file, from the
+/// first line about it; `None` if it is no first line.
+fn mapping_of(line: &str) -> Option<((usize, usize), bool)> {
     let mut words = line.split_ascii_whitespace();
     let (range, mode) = (words.next()?, words.next()?);
     let (start, end) = range.split_once('-')?;
@@ -42,7 +42,7 @@ fn read_only_file(line: &str) -> Option<Option<(usize, usize)>> {
     let (start, end) = (number(start)?, number(end)?);
     let path = words.nth(3).unwrap_or_default();
     let suits = matches!(mode, "r--p" | "r-xp") && path.starts_with('/');
-    Some(suits.then_some((start, end.checked_sub(start)?)))
+    Some(((start, end.checked_sub(start)?), suits))
 }
 
 #[cfg(test)]
@@ -51,14 +51,14 @@ mod tests {
 
     #[test]
     fn only_what_can_be_read_again_is_forgotten() {
-        let of = |mode: &str, path: &str| read_only_file(&format!("1000-3000 {mode} 0 fe:00 12 {path}"));
-        assert_eq!(of("r-xp", "/bin/x"), Some(Some((0x1000, 0x2000))));
-        assert_eq!(of("r--p", "/bin/x"), Some(Some((0x1000, 0x2000))));
+        let of = |mode: &str, path: &str| mapping_of(&format!("1000-3000 {mode} 0 fe:00 12 {path}"));
+        assert_eq!(of("r-xp", "/bin/x"), Some(((0x1000, 0x2000), true)));
+        assert_eq!(of("r--p", "/bin/x"), Some(((0x1000, 0x2000), true)));
         for (mode, path) in [("rw-p", "/bin/x"), ("r--s", "/bin/x"), ("r--p", ""), ("r-xp", "[vdso]")] {
-            assert_eq!(of(mode, path), Some(None), "{mode} {path}");
+            assert_eq!(of(mode, path), Some(((0x1000, 0x2000), false)), "{mode} {path}");
         }
-        assert_eq!(read_only_file("Anonymous:             0 kB"), None);
+        assert_eq!(mapping_of("Anonymous:             0 kB"), None);
         forget_unused_pages().unwrap();
-        assert_eq!(of("r-xp", "/bin/x"), Some(Some((0x1000, 0x2000))));
+        assert_eq!(of("r-xp", "/bin/x"), Some(((0x1000, 0x2000), true)));
     }
 }

@@ -53,7 +53,7 @@ impl Engine {
             state.write(&made.dir)?;
         }
         let group = process.take_cgroup();
-        let status = process.wait_foreground(Foreground {
+        let status = process.wait_foreground(&Foreground {
             input: request.streams.input,
             forward_signals,
             ..Foreground::default()

@@ -110,10 +110,10 @@ pub(crate) fn update(path: &Path, wanted: &Resources, all: &Resources) -> Result
     }
     // Memory may not be above memory and swap at any moment: one of two orders is right.
     if let Err(first) = group.update(&linux) {
-        let Some(memory) = linux.memory().clone().filter(|memory| memory.swap().is_some()) else {
+        let Some(memory) = linux.memory().filter(|memory| memory.swap().is_some()) else {
             return Err(failed(first));
         };
-        let mut swap = memory.clone();
+        let mut swap = memory;
         swap.set_limit(None);
         let mut early = linux.clone();
         early.set_memory(Some(swap));

@@ -51,7 +51,7 @@ impl IdRange {
         for step in 0..places {
             let slot = (seed % places + step) % places;
             if let Some(locks) = lock(&dir, slot, wanted).map_err(failed)? {
-                return Ok(Self { first: FIRST_ID + slot * SLOT, count: wanted * SLOT, locks: locks });
+                return Ok(Self { first: FIRST_ID + slot * SLOT, count: wanted * SLOT, locks });
             }
         }
         Err(Error::IdsExhausted { slots: SLOTS })

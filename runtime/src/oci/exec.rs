@@ -109,7 +109,7 @@ impl Runtime {
         if options.detach {
             return Ok(None);
         }
-        process.wait_foreground(Foreground::default()).map(Some)
+        process.wait_foreground(&Foreground::default()).map(Some)
     }
 }
 

@@ -225,7 +225,7 @@ impl Runtime {
         if detach {
             return Ok(None);
         }
-        let status = process.wait_foreground(Foreground::default())?;
+        let status = process.wait_foreground(&Foreground::default())?;
         if !keep {
             self.delete(id, true)?;
         }
