@@ -200,7 +200,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         "--gpus=all",
         "--publish=80:80",
         "--publish-all",
-        "--link=a:b",
         "--runtime=runc",
         "--isolation=hyperv",
         "--kernel-memory=64m",
