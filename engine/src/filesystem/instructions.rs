@@ -44,6 +44,9 @@ pub(super) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<
     if text.lines().count() == 1 {
         return Ok(());
     }
+    // A build gives an image without PATH one; a change of the config is not asked for that.
+    let is_path = |variable: &String| variable.starts_with("PATH=");
+    let without_path = !config.env.iter().any(is_path) && !text.contains("PATH");
     // What the image triggers is for builds from it.
     let triggers = std::mem::take(&mut config.on_build);
     let base = Base(config.clone());
@@ -51,6 +54,9 @@ pub(super) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<
     let options = plan::Options { file: "--change".into(), ..plan::Options::default() };
     let plan = plan::plan(&text, &options, &base, &mut Graph::default()).map_err(failed)?;
     *config = plan.target.config.config;
+    if without_path {
+        config.env.retain(|variable| !is_path(variable));
+    }
     config.on_build.splice(0..0, triggers);
     Ok(())
 }
