@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use onggi_testkit::needs;
-use support::user::User;
 use support::{Done, Onggi, fixture};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -209,17 +208,4 @@ fn root_runs_it() {
     let host = Namespace::new();
     let run = |words: &[&str]| host.run(&onggi.command(words));
     Operator { run: &run }.play(onggi.folder(), &layout, &["-m", "256m", "--pids-limit", "50"]);
-}
-
-#[test]
-fn an_ordinary_user_runs_it() {
-    let (Some(user), Some(layout)) = (User::new(true), fixture("debian-services")) else { return };
-    let folder = user.home().join("project");
-    fs::create_dir(&folder).expect("a folder");
-    let archive = user.home().join("layout");
-    Command::new("cp").arg("-a").args([&layout, &archive]).status().expect("a copy");
-    Command::new("chmod").args(["-R", "a+rX"]).arg(&archive).status().expect("modes");
-    user.own(&folder);
-    let run = |words: &[&str]| user.output(words);
-    Operator { run: &run }.play(&folder, &archive, &[]);
 }
