@@ -166,24 +166,10 @@ impl Operator<'_> {
         self.ok(&["stop", "-t", "5", "web", "database"]);
         self.ok(&["rm", "web", "database"]);
         self.ok(&["volume", "rm", "data"]);
-        let backup = format!("{}:/backup:ro", folder.display());
-        let fill = [
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "-u",
-            "root",
-            "-v",
-            "fresh:/data",
-            "-v",
-            &backup,
-            "database:1",
-        ];
-        self.ok(&[&fill[..], &["cp", "/backup/dump.rdb", "/data/"]].concat());
         let restored =
             ["create", "--name", "restored", "--network", "back", "-v", "fresh:/data", "database:1"];
         self.ok(&[&restored[..], &["redis-server", "--dir", "/data"]].concat());
+        self.ok(&["cp", &dump.to_string_lossy(), "restored:/data/dump.rdb"]);
         self.ok(&["start", "restored"]);
         let get = ["exec", "restored", "redis-cli", "get", "greeting"];
         self.wait_for("the restored value", &get, |value| value.trim() == "again");

@@ -175,6 +175,12 @@ pub enum Error {
         /// The path in the container.
         target: String,
     },
+    /// A copy to where the container can't write.
+    #[error("mounted volume is marked read-only: {target}")]
+    MountedReadOnly {
+        /// The path in the container.
+        target: String,
+    },
     /// A mount over the kernel's own files.
     #[error("cannot mount over {}: nothing may hide the files of /proc", target.display())]
     MountInProc {
@@ -552,6 +558,7 @@ impl Error {
             Self::NoContainer { .. } | Self::NoVolume { .. } | Self::MissingLayer { .. } => {
                 ErrorKind::NotFound
             }
+            Self::MountedReadOnly { .. } => ErrorKind::Denied,
             Self::VolumeInUse { .. } | Self::VolumeExists { .. } | Self::DuplicateMount { .. } => {
                 ErrorKind::Conflict
             }

@@ -26,6 +26,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::Engine;
 use crate::containers::{ContainerDetails, Mark};
 use crate::error::{Error, Result};
+use crate::run::MountPoint;
 
 pub use fault::CopyFault;
 use source::Reading;
@@ -90,7 +91,9 @@ impl Engine {
         };
         let base = reading.base();
         let called = if reading.contents_only() { &b"."[..] } else { &base };
-        match self.place(&details, false)? {
+        let (place, inside) = self.place(&details, false, &reading.path)?;
+        let reading = Reading { path: inside, ..reading };
+        match place {
             Place::Live(target) => {
                 let theirs = |root: &Root<'_>, data| reading.pack(root, called, data);
                 join::both(target, true, theirs, ours)?;
@@ -127,6 +130,7 @@ impl Engine {
                 (owner, Layout::Single { base: reading.base(), contents_only: reading.contents_only() })
             }
         };
+        let (place, path) = self.place(&details, true, &path)?;
         let writing = Writing { path, layout, owner };
         let ours = |data: std::fs::File| -> Result<(), CopyFault> {
             let mut data = Counted { inner: data, bytes: &mut bytes };
@@ -144,7 +148,7 @@ impl Engine {
                 }
             }
         };
-        match self.place(&details, true)? {
+        match place {
             Place::Live(target) => {
                 join::both(target, false, |root, data| writing.extract(root, data), ours)?;
             }
@@ -155,19 +159,45 @@ impl Engine {
         Ok(bytes)
     }
 
-    /// Where its files are. Of a container that runs nothing is mounted, and no store is opened.
-    fn place(&self, details: &ContainerDetails, write: bool) -> Result<Place> {
+    /// Where its files are, and where there. Of a container that runs nothing is mounted, and no store is
+    /// opened; of another one a path on a volume or a host path leads to that.
+    fn place(&self, details: &ContainerDetails, write: bool, path: &[u8]) -> Result<(Place, Vec<u8>)> {
         if let Some(pid) = details.pid {
-            return Ok(Place::Live(pid));
+            return Ok((Place::Live(pid), path.to_vec()));
+        }
+        let mark = || Mark::take(&self.settings().runroot, &details.record.id);
+        if let Some((point, below)) = mount_point(&details.record.mounts, path) {
+            if write && point.read_only {
+                return Err(Error::MountedReadOnly { target: point.target.clone() });
+            }
+            let mark = if write { Some(mark()?) } else { None };
+            if let Some(root) = self.mounted_directory(point)? {
+                return Ok((Place::Mounted(root, mark), below));
+            }
         }
         let layers = self.layers_of(&details.record)?;
         let snapshot = Snapshot::new(&layers, self.authority()?.overlay_xattr);
-        if !write {
-            return Ok(Place::Mounted(snapshot.with_changes(&details.dir).mount(None)?, None));
-        }
-        let mark = Mark::take(&self.settings().runroot, &details.record.id)?;
-        Ok(Place::Mounted(snapshot.writable(&details.dir).mount(None)?, Some(mark)))
+        let place = if write {
+            let mark = mark()?;
+            Place::Mounted(snapshot.writable(&details.dir).mount(None)?, Some(mark))
+        } else {
+            Place::Mounted(snapshot.with_changes(&details.dir).mount(None)?, None)
+        };
+        Ok((place, path.to_vec()))
     }
+}
+
+/// The innermost mount point that the path, as written, lies on, and the path below that.
+fn mount_point<'a>(points: &'a [MountPoint], path: &[u8]) -> Option<(&'a MountPoint, Vec<u8>)> {
+    let below = |point: &'a MountPoint| {
+        let target = point.target.trim_end_matches('/').as_bytes();
+        match path.strip_prefix(target)? {
+            [] => Some((point, b"/".to_vec())),
+            rest @ [b'/', ..] => Some((point, rest.to_vec())),
+            _ => None,
+        }
+    };
+    points.iter().filter_map(below).max_by_key(|(point, _)| point.target.len())
 }
 
 fn host_root() -> Result<OwnedFd> {

@@ -290,6 +290,23 @@ pub(crate) fn release(engine: &Engine, points: &[MountPoint]) -> Result<()> {
     Ok(())
 }
 
+impl Engine {
+    /// The directory that is mounted at a point of a container that does not run; `None` if it is a file.
+    pub(crate) fn mounted_directory(&self, point: &MountPoint) -> Result<Option<OwnedFd>> {
+        let ready = point.restore(self, None)?;
+        let directory = match ready.tree {
+            Tree::Detached(tree) => return Ok(Some(tree)),
+            Tree::Path(path) => path,
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(&directory, flags, Mode::empty()) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(rustix::io::Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(Error::BindSource { path: directory, source: errno.into() }),
+        }
+    }
+}
+
 impl MountPoint {
     fn restore(&self, engine: &Engine, shifted: Option<&(IdMap, IdMap)>) -> Result<Ready> {
         check_proc(&clean(&self.target), &self.source)?;
