@@ -5,7 +5,7 @@ use onggi_engine::containers::ContainerDetails;
 use onggi_engine::network::{
     Attachment, ContainerNetwork, Endpoint, NetworkDefinition, Published, Publishing,
 };
-use onggi_engine::run::Network;
+use onggi_engine::run::{Link, Network};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
@@ -126,12 +126,19 @@ pub fn settings(engine: &Engine, details: &ContainerDetails) -> Result<Value, Fa
             networks.insert("bridge".into(), endpoint(None, live.first()));
         }
         Network::Joined(list) => {
-            for one in list {
+            for (index, one) in list.iter().enumerate() {
                 let found = live.iter().find(|live| {
                     live.network.name == one.network || live.network.id.starts_with(&one.network)
                 });
                 let name = found.map_or(&one.network, |found| &found.network.name);
-                networks.insert(name.clone(), endpoint(Some(one), found));
+                let mut shown = endpoint(Some(one), found);
+                let links = &details.record.request.resolver.links;
+                // As Docker, which gives them to the first of its networks.
+                if index == 0 && !links.is_empty() {
+                    let link = |link: &Link| format!("{}:{}", link.container, link.alias);
+                    shown["Links"] = json!(links.iter().map(link).collect::<Vec<_>>());
+                }
+                networks.insert(name.clone(), shown);
             }
         }
         Network::Container(_) => {}
