@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use onggi_testkit::needs;
 use support::{Done, Onggi, busybox_archive, tool};
 
 /// A store with busybox, and a context.
@@ -18,12 +17,7 @@ struct Workshop {
 
 impl Workshop {
     fn new() -> Option<Self> {
-        if needs::root().is_missing() {
-            return None;
-        }
-        let onggi = Onggi::new();
-        let archive = busybox_archive(onggi.folder(), "busybox:latest")?;
-        onggi.ok(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]);
+        let onggi = Onggi::with_busybox("busybox:latest")?;
         let context = onggi.folder().join("context");
         fs::create_dir(&context).expect("a folder");
         Some(Self { onggi, context })

@@ -6,8 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use onggi_testkit::needs;
-use support::{Done, Onggi, busybox_archive};
+use support::{Done, Onggi};
 
 /// What only the host may see.
 const SECRET: &str = "b64c2a9f the secret of the host";
@@ -20,12 +19,7 @@ struct Workshop {
 
 impl Workshop {
     fn new() -> Option<Self> {
-        if needs::root().is_missing() {
-            return None;
-        }
-        let onggi = Onggi::new();
-        let archive = busybox_archive(onggi.folder(), "busybox:latest")?;
-        onggi.ok(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]);
+        let onggi = Onggi::with_busybox("busybox:latest")?;
         let context = onggi.folder().join("context");
         let outside = onggi.folder().join("outside");
         for dir in [&context, &outside] {

@@ -8,20 +8,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use onggi_testkit::needs;
-use support::{Done, Onggi, busybox_archive};
+use support::{Done, Onggi};
 
 const IMAGE: &str = "busybox:test";
 
 /// A store with busybox, and root's authority; `None` is a counted skip.
 fn setup() -> Option<Onggi> {
-    if needs::root().is_missing() {
-        return None;
-    }
-    let onggi = Onggi::new();
-    let archive = busybox_archive(onggi.folder(), IMAGE)?;
-    onggi.ok(["load", "-i", &archive.to_string_lossy()]);
-    Some(onggi)
+    Onggi::with_busybox(IMAGE)
 }
 
 /// A container that runs a script until it is dropped.

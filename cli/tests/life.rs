@@ -24,13 +24,7 @@ struct Store(Onggi);
 
 impl Store {
     fn new() -> Option<Self> {
-        if needs::root().is_missing() {
-            return None;
-        }
-        let onggi = Onggi::new();
-        let archive = busybox_archive(onggi.folder(), IMAGE)?;
-        onggi.ok(["load", "-i", &archive.to_string_lossy()]);
-        Some(Self(onggi))
+        Onggi::with_busybox(IMAGE).map(Self)
     }
 
     /// `run -d --name NAME FLAGS IMAGE sh -c SCRIPT`; its ID.

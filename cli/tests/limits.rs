@@ -15,13 +15,7 @@ const IMAGE: &str = "busybox:test";
 
 /// A store with busybox, and root's authority; `None` is a counted skip.
 fn setup() -> Option<Onggi> {
-    if needs::root().is_missing() {
-        return None;
-    }
-    let onggi = Onggi::new();
-    let archive = busybox_archive(onggi.folder(), IMAGE)?;
-    onggi.ok(["load", "-i", &archive.to_string_lossy()]);
-    Some(onggi)
+    Onggi::with_busybox(IMAGE)
 }
 
 /// `run --rm FLAGS IMAGE sh -c SCRIPT`.

@@ -8,19 +8,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use onggi_testkit::needs;
-use support::{Onggi, busybox_archive};
+use support::Onggi;
 
 const IMAGE: &str = "busybox:test";
 
 /// A store with busybox, and root's authority; `None` is a counted skip.
 fn setup() -> Option<Onggi> {
-    if needs::root().is_missing() {
-        return None;
-    }
-    let onggi = Onggi::new();
-    let archive = busybox_archive(onggi.folder(), IMAGE)?;
-    onggi.ok(["load", "-i", &archive.to_string_lossy()]);
-    Some(onggi)
+    Onggi::with_busybox(IMAGE)
 }
 
 /// A container that runs until it is dropped.

@@ -35,6 +35,17 @@ impl Onggi {
         Self { folder }
     }
 
+    /// A store of root's with busybox-static by this name; `None` is a counted skip.
+    pub fn with_busybox(name: &str) -> Option<Self> {
+        if needs::root().is_missing() {
+            return None;
+        }
+        let onggi = Self::new();
+        let archive = busybox_archive(onggi.folder(), name)?;
+        onggi.ok(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]);
+        Some(onggi)
+    }
+
     /// A folder for whatever the test needs beside the store.
     pub fn folder(&self) -> &Path {
         self.folder.path()
