@@ -8,7 +8,7 @@ use onggi_image::store::{Layer, LayerRecord};
 use onggi_oci::{Descriptor, DiffId, Platform};
 
 use crate::error::Result;
-use crate::graph::{Exec, Git, Http, ImageSource};
+use crate::graph::{Exec, Git, Http, ImageSource, VertexId};
 
 /// A layer of a stack, ready to be mounted.
 #[derive(Clone, Debug)]
@@ -97,6 +97,8 @@ pub enum ReadyKind {
 /// One program to run.
 #[derive(Debug)]
 pub struct RunStep<'a> {
+    /// Which step it is.
+    pub vertex: VertexId,
     /// What the build file says of it. Its mounts are in `mounts`; variables of secrets in `secrets`.
     pub exec: &'a Exec,
     /// The platform of its root.
@@ -118,6 +120,15 @@ pub struct RunStep<'a> {
 pub trait Host {
     /// The layers of an image, all of them ready, lowest first.
     fn image_layers(&self, image: &ImageSource, platform: &Platform) -> Result<Vec<StackLayer>>;
+
+    /// Makes ready the network of a program that is to have the default one; called by the solver, and
+    /// [`disconnect`](Self::disconnect) once the program has ended.
+    fn connect(&self, _step: VertexId) -> Result<()> {
+        Ok(())
+    }
+
+    /// The program of this step has ended, with all that it started.
+    fn disconnect(&self, _step: VertexId) {}
 
     /// Runs a program and waits for it; called in a process of its own with one thread. Returns the
     /// exit code as shells count.

@@ -46,6 +46,7 @@ pub(super) struct Layered {
 
 /// A step with all that it needs.
 pub(super) struct Job<'a> {
+    id: VertexId,
     vertex: &'a Vertex,
     pub(super) dir: PathBuf,
     layers: Vec<Layer>,
@@ -82,6 +83,7 @@ impl<'a> Solver<'a> {
             sources.insert(input, source);
         }
         Ok(Job {
+            id,
             vertex,
             dir: self.lease.directory("step")?,
             layers,
@@ -159,6 +161,7 @@ impl Job<'_> {
         let mut layers = vec![self.stubs(&prepared.ready)?];
         layers.extend(self.layers.iter().cloned());
         let step = RunStep {
+            vertex: self.id,
             exec,
             platform: &self.vertex.platform,
             layers: &layers,

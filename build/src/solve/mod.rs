@@ -33,7 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::cache::{Cache, Fact, Record};
 use crate::content::{Listing, Memo};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::graph::{Graph, Network, Op, Vertex, VertexId};
 use crate::host::{Host, StackLayer};
 pub use explain::{Change, Verdict};
 use worker::Worker;
@@ -432,6 +432,9 @@ impl<'a> Solver<'a> {
     fn start(&mut self, id: VertexId) -> Result<Worker> {
         let job = self.job(id)?;
         let host = self.host;
+        if matches!(&self.graph.vertex(id).op, Op::Exec(exec) if exec.network == Network::Default) {
+            host.connect(id)?;
+        }
         Worker::start(id, job.dir.clone(), self.cache.dir(), move |log| job.perform(host, log))
     }
 
@@ -488,7 +491,9 @@ impl<'a> Solver<'a> {
     fn collect(&mut self, worker: Worker) -> Result<Outcome> {
         let id = worker.vertex;
         let dir = worker.dir.clone();
-        let made: job::Made = worker.collect()?;
+        let made = worker.collect();
+        self.host.disconnect(id);
+        let made: job::Made = made?;
         let vertex = self.graph.vertex(id);
         let known = self.known.remove(&id);
         let made = match made {

@@ -12,6 +12,7 @@ mod cache;
 mod context;
 mod fetch;
 mod images;
+mod lanes;
 mod logs;
 mod mounts;
 mod output;
@@ -25,7 +26,7 @@ use std::sync::Mutex;
 use onggi_build::dockerfile::Lines;
 use onggi_build::dockerfile::plan::{Context, Epoch, NoCache, Options as PlanOptions};
 use onggi_build::dockerfile::report::{self, Answer, Call, Format, Shown};
-use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, Target};
+use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, Target, VertexId};
 use onggi_build::solve::{Monitor, Options, Solver};
 use onggi_build::yaml;
 use onggi_build::{Assembled, Fetched, Host, RunStep, StackLayer, dockerfile};
@@ -37,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 pub use cache::{CachePruned, CacheRecord};
 use images::Bases;
+use lanes::Lanes;
 pub use logs::{BuildLogs, LoggedStep};
 pub use onggi_build as builder;
 pub use request::{BuildFile, BuildRequest, Output, Secret};
@@ -107,6 +109,7 @@ struct Asked<'a> {
     engine: &'a Engine,
     request: &'a BuildRequest,
     bases: &'a Bases<'a>,
+    lanes: Lanes<'a>,
 }
 
 impl Host for Asked<'_> {
@@ -116,7 +119,20 @@ impl Host for Asked<'_> {
     }
 
     fn run(&self, step: RunStep<'_>) -> onggi_build::Result<i32> {
-        self.engine.run_step(&step, &[]).map_err(|error| caller("run", "the step's program", error))
+        if let Some(notice) = self.lanes.notice(step.vertex) {
+            let _ = rustix::io::write(step.log, format!("onggi: warning: {notice}\n").as_bytes());
+        }
+        let connected = self.lanes.enter(step.vertex);
+        let done = connected.and_then(|names| self.engine.run_step(&step, names.as_ref()));
+        done.map_err(|error| caller("run", "the step's program", error))
+    }
+
+    fn connect(&self, step: VertexId) -> onggi_build::Result<()> {
+        self.lanes.take(step).map_err(|error| caller("make", "the network of a step", error))
+    }
+
+    fn disconnect(&self, step: VertexId) {
+        self.lanes.give_back(step);
     }
 
     fn fetch(&self, http: &Http, into: &std::path::Path) -> onggi_build::Result<Fetched> {
@@ -240,7 +256,8 @@ impl Engine {
             allow_host_network: request.allow_host_network,
             allow_insecure: request.allow_insecure,
         };
-        let asked = Asked { engine: self, request, bases: &bases };
+        let lanes = Lanes::new(self, request.network_name.as_deref());
+        let asked = Asked { engine: self, request, bases: &bases, lanes };
         let solver = Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve);
         let stacks = solver.and_then(Solver::solve).map_err(|source| Error::Build {
             source: Box::new(source),

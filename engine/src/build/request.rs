@@ -86,6 +86,8 @@ pub struct BuildRequest {
     pub annotations: BTreeMap<String, String>,
     /// `--network`
     pub network: Network,
+    /// `--network NAME`: what programs have that want the default; the host's default if `None`.
+    pub network_name: Option<String>,
     /// `--add-host`
     pub extra_hosts: Vec<(String, IpAddr)>,
     /// `--shm-size`, in bytes.

@@ -36,8 +36,9 @@ const HOST_NAME: &str = "build";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Engine {
-    /// Runs a step's program; gives its exit code as shells count.
-    pub(super) fn run_step(&self, step: &RunStep<'_>, hosts: &[(String, std::net::IpAddr)]) -> Result<i32> {
+    /// Runs a step's program; gives its exit code as shells count. `names` is of the network that the
+    /// calling process is in, if that is not the host's.
+    pub(super) fn run_step(&self, step: &RunStep<'_>, names: Option<&Names>) -> Result<i32> {
         let authority = self.authority()?;
         check_platform(step.platform)?;
         let exec = step.exec;
@@ -52,12 +53,23 @@ impl Engine {
         let ids = self.step_ids(step, &user, insecure)?;
         let shifted = matches!(ids, StepIds::Range(_));
         let maps = ids.maps()?;
-        let request = request(exec, step, hosts)?;
+        let mut request = request(exec, step)?;
         let hostname = exec.hostname.clone().unwrap_or_else(|| HOST_NAME.into());
         // The caller made directories with exact modes; these are ordinary files.
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        let files =
-            files::write(step.dir, &hostname, &request.network, &request.resolver, &Names::default(), &[])?;
+        let nobody = Names::default();
+        let files = files::write(
+            step.dir,
+            &hostname,
+            &request.network,
+            &request.resolver,
+            names.unwrap_or(&nobody),
+            &[],
+        )?;
+        if names.is_some() {
+            // It is ready, and this process is in it.
+            request.network = Network::Host;
+        }
         let nodes = if insecure { device::all() } else { Vec::new() };
         let mut parts = spec::Parts {
             arguments: exec.args.clone(),
@@ -151,7 +163,7 @@ impl StepIds {
 }
 
 /// The step in the words of a container.
-fn request(exec: &Exec, step: &RunStep<'_>, hosts: &[(String, std::net::IpAddr)]) -> Result<RunRequest> {
+fn request(exec: &Exec, step: &RunStep<'_>) -> Result<RunRequest> {
     let limit = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
     let ulimit = |one: &onggi_build::graph::Ulimit| Ulimit {
         name: one.name.clone(),
@@ -176,13 +188,11 @@ fn request(exec: &Exec, step: &RunStep<'_>, hosts: &[(String, std::net::IpAddr)]
     Ok(RunRequest {
         network: match exec.network {
             StepNetwork::None => Network::None,
-            StepNetwork::Default | StepNetwork::Host => Network::Host,
+            StepNetwork::Default => Network::Default,
+            StepNetwork::Host => Network::Host,
         },
         resolver: Resolver {
-            hosts: named
-                .chain(hosts.iter().cloned())
-                .map(|(name, address)| (name, HostAddress::Address(address)))
-                .collect(),
+            hosts: named.map(|(name, address)| (name, HostAddress::Address(address))).collect(),
             ..Resolver::default()
         },
         resources: Resources {

@@ -130,7 +130,7 @@ impl Start<'_> {
             user::resolve(root.as_fd(), wanted, &request.group_add)?
         };
         let hostname = hostname(request, &record.id)?;
-        let connection = Connection::prepare(self.engine, record)?;
+        let connection = Connection::prepare(self.engine, record.into())?;
         let names = connection.names();
         let linked = self.engine.linked(&record.name, &request.resolver.links)?;
         let files = files::write(self.dir, &hostname, &request.network, &request.resolver, &names, &linked)?;

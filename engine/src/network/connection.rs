@@ -8,15 +8,16 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use onggi_network::usermode::Program;
 use onggi_network::{
-    Definition, EndpointWish, Guest, NetworkNamespace, Networks, PortWish, Protocol, Published, Reserved,
-    dns, usermode,
+    Definition, EndpointWish, NetworkNamespace, Networks, PortWish, Protocol, Published, Reserved, dns,
+    usermode,
 };
 use onggi_runtime::Created;
 
@@ -25,6 +26,36 @@ use crate::Engine;
 use crate::containers::Record;
 use crate::error::{Error, Result};
 use crate::run::Network;
+
+/// Who is to be connected: a container, or the programs of a build.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest<'a> {
+    /// Its ID.
+    pub id: &'a str,
+    /// What people call it.
+    pub name: &'a str,
+    /// What it wishes.
+    pub network: &'a Network,
+    /// The ports to publish.
+    pub publishing: &'a Publishing,
+    /// The ports that its image exposes.
+    pub exposed: &'a BTreeSet<String>,
+    /// Its own name servers.
+    pub servers: &'a [IpAddr],
+}
+
+impl<'a> From<&'a Record> for Guest<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            id: &record.id,
+            name: &record.name,
+            network: &record.request.network,
+            publishing: &record.request.publishing,
+            exposed: &record.image.config.exposed_ports,
+            servers: &record.request.resolver.servers,
+        }
+    }
+}
 
 /// What a container's `hosts` and `resolv.conf` have to say about its network.
 #[derive(Debug, Default)]
@@ -67,15 +98,14 @@ enum Kind {
 }
 
 impl Connection {
-    /// Takes what the container needs of its networks.
-    pub(crate) fn prepare(engine: &Engine, record: &Record) -> Result<Self> {
-        let request = &record.request;
+    /// Takes what the guest needs of its networks.
+    pub(crate) fn prepare(engine: &Engine, guest: Guest<'_>) -> Result<Self> {
         let default;
-        let attachments: &[Attachment] = match &request.network {
+        let attachments: &[Attachment] = match guest.network {
             Network::None | Network::Host | Network::Container(_) => return Ok(Self(None)),
             // An ordinary user has no bridge of his own on this host.
             network if engine.authority()?.rootless => {
-                return Self::prepare_user_mode(engine, record, network);
+                return Self::prepare_user_mode(engine, guest, network);
             }
             Network::Default => {
                 let network = onggi_network::DEFAULT_NETWORK.into();
@@ -93,25 +123,24 @@ impl Connection {
             }
             chosen.push((network, one.wish.clone()));
         }
-        let ports = wished_ports(&request.publishing, &record.image.config.exposed_ports)?;
-        let reserved = networks.reserve(&Guest {
-            id: &record.id,
-            name: &record.name,
+        let ports = wished_ports(guest.publishing, guest.exposed)?;
+        let reserved = networks.reserve(&onggi_network::Guest {
+            id: guest.id,
+            name: guest.name,
             networks: &chosen,
             ports: &ports,
             default_ip: engine.settings().publish_address,
         })?;
         let named = chosen.iter().any(|(network, _)| network.has_names());
-        let servers = &request.resolver.servers;
-        let local = servers.is_empty() && host_resolves_on_loopback();
-        let resolver = (named || local).then(|| resolver_of(engine, record));
+        let local = guest.servers.is_empty() && host_resolves_on_loopback();
+        let resolver = (named || local).then(|| resolver_of(engine, guest));
         let kind = Kind::Bridges(reserved);
-        Ok(Self::new(engine, record, networks, kind, resolver))
+        Ok(Self::new(engine, guest, networks, kind, resolver))
     }
 
     fn new(
         engine: &Engine,
-        record: &Record,
+        guest: Guest<'_>,
         networks: Networks,
         kind: Kind,
         resolver: Option<dns::ResolverWish>,
@@ -121,7 +150,7 @@ impl Connection {
         Self(Some(Rc::new(Joined {
             networks,
             kind,
-            id: record.id.clone(),
+            id: guest.id.into(),
             runroot,
             kept: false,
             resolver,
@@ -130,7 +159,7 @@ impl Connection {
     }
 
     /// Finds the program that connects the containers of an ordinary user.
-    fn prepare_user_mode(engine: &Engine, record: &Record, network: &Network) -> Result<Self> {
+    fn prepare_user_mode(engine: &Engine, guest: Guest<'_>, network: &Network) -> Result<Self> {
         if let Network::Joined(list) = network
             && let Some(one) = list.iter().find(|one| !is_user_mode(one))
         {
@@ -139,7 +168,7 @@ impl Connection {
                 "networks with bridges need root; without it there are bridge (by pasta), none, host and container:NAME",
             ));
         }
-        let publishing = &record.request.publishing;
+        let publishing = guest.publishing;
         let wished = !publishing.ports.is_empty() || publishing.all || *network != Network::Default;
         let program = match usermode::find() {
             // Nobody asked for it; whoever starts the container was told.
@@ -147,16 +176,15 @@ impl Connection {
             other => other?,
         };
         let networks = engine.networks();
-        let ports = wished_ports(publishing, &record.image.config.exposed_ports)?;
+        let ports = wished_ports(publishing, guest.exposed)?;
         // They are only looked at: what the container's first process inherits would keep them from the
         // program.
         let free = networks.reserve_ports(&ports, engine.settings().publish_address)?;
         let ports = free.iter().map(|port| port.published).collect();
         drop(free);
-        let servers = &record.request.resolver.servers;
         let resolver =
-            (servers.is_empty() && host_resolves_on_loopback()).then(|| resolver_of(engine, record));
-        Ok(Self::new(engine, record, networks, Kind::UserMode { program, ports }, resolver))
+            (guest.servers.is_empty() && host_resolves_on_loopback()).then(|| resolver_of(engine, guest));
+        Ok(Self::new(engine, guest, networks, Kind::UserMode { program, ports }, resolver))
     }
 
     /// What its files have to say.
@@ -182,12 +210,19 @@ impl Connection {
     pub(crate) fn attach(&self) -> Option<impl FnOnce(&Created<'_>) -> std::io::Result<()> + 'static> {
         let joined = Rc::clone(self.0.as_ref()?);
         Some(move |created: &Created<'_>| {
-            joined.attach(created).map_err(|error| {
+            let attached =
+                NetworkNamespace::of(created.pid).and_then(|inside| joined.attach(&inside, created.pidfd));
+            attached.map_err(|error| {
                 let words = error.to_string();
                 *joined.failure.borrow_mut() = Some(error);
                 std::io::Error::other(words)
             })
         })
+    }
+
+    /// Connects a namespace that is no container's; `owner` is the process with whose end all ends.
+    pub(crate) fn attach_namespace(&self, inside: &NetworkNamespace, owner: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.as_ref().map_or(Ok(()), |joined| joined.attach(inside, owner))?)
     }
 
     /// What must stay open as long as the container runs, for whoever looks after it from now on and
@@ -210,16 +245,16 @@ impl Connection {
 }
 
 impl Joined {
-    fn attach(&self, created: &Created<'_>) -> onggi_network::Result<()> {
-        let inside = NetworkNamespace::of(created.pid)?;
+    /// Connects the namespace; `first` is the process with whose end all ends.
+    fn attach(&self, inside: &NetworkNamespace, first: BorrowedFd<'_>) -> onggi_network::Result<()> {
         match &self.kind {
-            Kind::Bridges(reserved) => self.networks.plug(reserved, &inside)?,
+            Kind::Bridges(reserved) => self.networks.plug(reserved, inside)?,
             Kind::UserMode { program, ports } => {
-                usermode::start(program, &self.runroot, &self.id, &inside, ports)?;
+                usermode::start(program, &self.runroot, &self.id, inside, ports)?;
             }
         }
         if let Some(resolver) = &self.resolver {
-            dns::start(resolver.clone(), &inside, created.pidfd)?;
+            dns::start(resolver.clone(), inside, first)?;
         }
         Ok(())
     }
@@ -277,20 +312,17 @@ fn is_user_mode(one: &Attachment) -> bool {
         && one.wish == EndpointWish::default()
 }
 
-fn resolver_of(engine: &Engine, record: &Record) -> dns::ResolverWish {
+fn resolver_of(engine: &Engine, guest: Guest<'_>) -> dns::ResolverWish {
     dns::ResolverWish {
         root: engine.settings().root.clone(),
         runroot: engine.settings().runroot.clone(),
-        container: record.id.clone(),
-        servers: record.request.resolver.servers.clone(),
+        container: guest.id.into(),
+        servers: guest.servers.to_vec(),
     }
 }
 
 /// Named ports, and all exposed ones if that is wished.
-fn wished_ports(
-    publishing: &Publishing,
-    of_image: &std::collections::BTreeSet<String>,
-) -> Result<Vec<PortWish>> {
+fn wished_ports(publishing: &Publishing, of_image: &BTreeSet<String>) -> Result<Vec<PortWish>> {
     let mut wishes = publishing.ports.clone();
     if !publishing.all {
         return Ok(wishes);

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Engine;
 
-pub(crate) use connection::{Connection, Names};
+pub(crate) use connection::{Connection, Guest, Names};
 pub use manage::{ConnectRequest, ContainerNetwork, NetworkDetails};
 pub use onggi_network::{
     DEFAULT_NETWORK, Definition as NetworkDefinition, Endpoint, EndpointWish, Mac, NetworkWish, PortWish,

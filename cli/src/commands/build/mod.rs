@@ -135,9 +135,9 @@ pub struct BuildOptions {
     /// Write what came out to a file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-    /// The network of RUN steps: default, none or host
+    /// The network of RUN steps: default, none, host, or the name of one [env: ONGGI_NETWORK]
     #[arg(long, value_name = "MODE", default_value = "default")]
-    network: values::NetworkMode,
+    network: String,
     /// Use nothing that is known
     #[arg(long)]
     no_cache: bool,
@@ -231,7 +231,7 @@ impl BuildOptions {
         let engine = session.engine()?;
         session.tell_of_squashing(&engine)?;
         let call = if self.check { CallAs::check() } else { self.call.clone() };
-        let request = self.request()?;
+        let request = self.request(session)?;
         if self.convert {
             return session.print(&engine.convert_build_file(&request)?);
         }
@@ -312,7 +312,7 @@ impl BuildOptions {
         Ok(())
     }
 
-    fn request(&self) -> Result<BuildRequest, Failure> {
+    fn request(&self, session: &Session) -> Result<BuildRequest, Failure> {
         let mut build_args = BTreeMap::new();
         for argument in &self.build_arg {
             match argument.split_once('=') {
@@ -347,15 +347,10 @@ impl BuildOptions {
                 }
             }
         }
-        let network = match self.network {
-            values::NetworkMode::Default => Network::Default,
-            values::NetworkMode::None => Network::None,
-            values::NetworkMode::Host => {
-                // Who builds has said so.
-                allow_host_network = true;
-                Network::Host
-            }
-        };
+        let of_host = (self.network == "default").then(|| session.default_network()).flatten();
+        let (network, network_name) = values::network(of_host.as_deref().unwrap_or(&self.network))?;
+        // Who builds has said so.
+        allow_host_network |= network == Network::Host;
         let context = self.context.clone().unwrap_or_default();
         let file = match self.file.as_deref() {
             None | Some("") => BuildFile::Default,
@@ -417,6 +412,7 @@ impl BuildOptions {
                 .map(|text| values::annotation(text))
                 .collect::<Result<_, _>>()?,
             network,
+            network_name,
             extra_hosts: self.add_host.clone(),
             shm_size: self.shm_size,
             ulimits: self.ulimit.iter().map(values::ulimit).collect(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use onggi_engine::build::builder::graph::Ulimit;
+use onggi_engine::build::builder::graph::{Network, Ulimit};
 use onggi_engine::build::{Output, Secret};
 
 use crate::failure::Failure;
@@ -44,15 +44,19 @@ impl ProgressKind {
     }
 }
 
-/// `--network`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum NetworkMode {
-    /// What containers have.
-    Default,
-    /// Nothing but itself.
-    None,
-    /// The host's.
-    Host,
+/// `--network`: the mode, and the network's name if it is one.
+pub fn network(text: &str) -> Result<(Network, Option<String>), Failure> {
+    Ok(match text {
+        "" | "default" | "bridge" => (Network::Default, None),
+        "none" => (Network::None, None),
+        "host" => (Network::Host, None),
+        _ if text.starts_with("container:") => {
+            return Err(Failure::Input(format!(
+                "--network {text} is not supported by build: the steps of a build join no container (known are default, none, host and names of networks)"
+            )));
+        }
+        name => (Network::Default, Some(name.to_owned())),
+    })
 }
 
 /// `--explain`
