@@ -62,7 +62,7 @@ fn run() -> Result<u8, Error> {
     match options.rootfs.take() {
         Some(rootfs) => {
             let rootfs_cloned = rootfs.clone();
-            let mount = move |userns: Option<std::os::fd::BorrowedFd<'_>>| -> std::io::Result<OwnedFd> {
+            let mount = move |userns: Option<std::os::fd::BorrowedFd<'_>>| -> std::io::Result<(OwnedFd, Vec<OwnedFd>)> {
                 use onggi_sys::mount::{Change, clone_tree};
                 use std::os::unix::ffi::OsStrExt;
                 let path = std::ffi::CString::new(rootfs_cloned.as_os_str().as_bytes())?;
@@ -76,7 +76,7 @@ fn run() -> Result<u8, Error> {
                         other => other?,
                     }
                 }
-                Ok(tree)
+                Ok((tree, Vec::new()))
             };
             builder = builder.rootfs(Rootfs::Mount(Box::new(mount)));
             if !options.no_seccomp {

@@ -30,13 +30,14 @@ pub enum Rootfs {
     /// Called by the parent once the container's user namespace exists (given as
     /// a descriptor of it, `None` where the container shares the caller's).
     /// Returns a detached mount (from `fsmount` or `open_tree`), whose ids the
-    /// callback has mapped where that is needed. The container sets itself up at
-    /// the same time; what the callback takes is mostly hidden behind that.
+    /// callback has mapped where that is needed, and descriptors that are let go
+    /// of once the container has it. The container sets itself up at the same
+    /// time; what the callback takes is mostly hidden behind that.
     Mount(MountCallback),
 }
 
 /// Makes the root filesystem for a user namespace.
-pub type MountCallback = Box<dyn FnOnce(Option<BorrowedFd<'_>>) -> io::Result<OwnedFd>>;
+pub type MountCallback = Box<dyn FnOnce(Option<BorrowedFd<'_>>) -> io::Result<(OwnedFd, Vec<OwnedFd>)>>;
 
 impl fmt::Debug for Rootfs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -300,12 +301,18 @@ impl Container {
         };
         let (ours, theirs) = Channel::pair().map_err(Error::io("make", "a socket pair"))?;
         let mut start = plan.new;
+        let mut late = Namespaces::NONE;
         // Joined after the clone, cgroups would lie outside the namespace's root.
-        let late_cgroup_namespace = start.contains(Namespaces::CGROUP)
-            && self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.joins_at_clone());
-        if late_cgroup_namespace {
-            start = start.without(Namespaces::CGROUP);
+        if self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.joins_at_clone()) {
+            late = late.with(Namespaces::CGROUP);
         }
+        // These take the kernel longest. If nobody waits for them the child makes them, at the time at
+        // which the parent mounts the root.
+        if self.on_created.is_none() {
+            late = late.with(Namespaces::NET).with(Namespaces::IPC);
+        }
+        late = late.within(plan.new);
+        start = start.without(late);
         let groups = self.cgroup.as_ref().map(Cgroup::doors).transpose()?.unwrap_or_default();
         let entered = enter_before_clone(&plan)?;
         let init = Init {
@@ -315,7 +322,7 @@ impl Container {
             with_reaper: self.with_init,
             die_with_parent: self.die_with_parent,
             groups,
-            late_cgroup_namespace,
+            late,
             preserved: self.preserved,
             gate: self.gate.take(),
             keyring: if self.new_keyring {
@@ -523,9 +530,10 @@ fn set_up(
         callback(&created).map_err(Error::io("prepare", "the container's namespaces"))?;
     }
     if let Some(callback) = callback {
-        let mount = callback(user_namespace.as_ref().map(AsFd::as_fd))
+        let (mount, held) = callback(user_namespace.as_ref().map(AsFd::as_fd))
             .map_err(Error::io("mount", "the container's root filesystem"))?;
         channel.send(ROOT, &[], Some(mount.as_fd())).map_err(broken("the container's first process"))?;
+        drop(held);
     }
     Ok(())
 }

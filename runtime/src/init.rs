@@ -79,8 +79,8 @@ pub(crate) struct Init<'a> {
     pub(crate) die_with_parent: bool,
     /// Control groups to join, by what [`JOIN`] is written to.
     pub(crate) groups: Vec<OwnedFd>,
-    /// Enter the cgroup namespace only here: cgroups were joined after the clone.
-    pub(crate) late_cgroup_namespace: bool,
+    /// New namespaces that the clone did not make.
+    pub(crate) late: Namespaces,
     /// Descriptors from 3 up that the program inherits.
     pub(crate) preserved: u32,
     /// A listening socket: somebody connects when the program is to start.
@@ -115,7 +115,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         with_reaper,
         die_with_parent,
         groups,
-        late_cgroup_namespace,
+        late,
         preserved,
         gate,
         keyring,
@@ -150,7 +150,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     // executable through /proc.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed(Stage::Identity, ""))?;
-    let born_in_namespace = plan.new.contains(Namespaces::CGROUP) && !late_cgroup_namespace;
+    let born_in_namespace = plan.new.without(late).contains(Namespaces::CGROUP);
     let shows_groups = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Cgroup));
     let groups = if shows_groups && !born_in_namespace {
         let text = std::fs::read_to_string("/proc/self/cgroup");
@@ -161,8 +161,8 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     for (kind, namespace, path) in plan.join.iter().filter(|(kind, ..)| *kind != Namespaces::PID) {
         enter(namespace.as_fd(), *kind).map_err(failed(Stage::JoinNamespace, path))?;
     }
-    if late_cgroup_namespace {
-        unshare(Namespaces::CGROUP).map_err(failed(Stage::NewNamespace, "cgroup"))?;
+    if !late.is_empty() {
+        unshare(late).map_err(failed(Stage::NewNamespace, "for the container"))?;
     }
     separate_mounts(plan)?;
     let made = rootfs::make_filesystems(plan)?;

@@ -46,10 +46,7 @@ impl Engine {
         let image_tree = Snapshot::new(step.layers, authority.overlay_xattr);
         let snapshot = image_tree.clone().writable(step.dir).volatile();
         snapshot.prepare()?;
-        let user = {
-            let root = image_tree.mount(None)?;
-            user::resolve(root.as_fd(), &exec.user, &[])?
-        };
+        let user = user::resolve_in_image(&image_tree, &exec.user, &[])?;
         let ids = self.step_ids(step, &user, insecure)?;
         let shifted = matches!(ids, StepIds::Range(_));
         let maps = ids.maps()?;
@@ -98,11 +95,13 @@ impl Engine {
             || step.log.try_clone_to_owned().map_err(|source| Error::Process { op: "copy a pipe", source });
         let mut container = Container::new("build", spec)
             .rootfs(Rootfs::Mount(Box::new(move |userns| {
-                let root = snapshot.mount(userns.filter(|_| shifted)).map_err(std::io::Error::other)?;
+                let mounted =
+                    snapshot.mount_held(userns.filter(|_| shifted)).map_err(std::io::Error::other)?;
+                let root = mounted.root;
                 if no_devices {
                     Change { set: Attributes::NO_DEV, ..Change::default() }.apply(root.as_fd(), c"")?;
                 }
-                Ok(root)
+                Ok((root, mounted.held))
             })))
             .stdio(Stdio::Given([stdin, copy()?, copy()?]))
             .seccomp(if insecure { SeccompSource::Unconfined } else { SeccompSource::Docker });

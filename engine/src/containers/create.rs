@@ -119,7 +119,7 @@ impl Engine {
         if let Some(path) = &made.id_file {
             let _ = fs::remove_file(path);
         }
-        let removed = remove_files(self.store()?, &made.dir, true);
+        let removed = remove_files(self.store()?, &made.dir, &made.record.mounts);
         self.names().release(&made.record.name, &made.record.id);
         drop(made.mark);
         removed

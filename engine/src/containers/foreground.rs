@@ -23,7 +23,7 @@ impl Engine {
         let Made { mark, record, dir, id_file, .. } = made;
         let removed = if record.request.remove || ended.is_err() {
             self.names().release(&record.name, &record.id);
-            remove_files(self.store()?, &dir, true)
+            remove_files(self.store()?, &dir, &record.mounts)
         } else {
             Ok(())
         };

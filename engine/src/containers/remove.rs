@@ -42,7 +42,7 @@ impl Engine {
         // What a caretaker that was killed left; else there is nothing.
         groups::sweep(&record.cgroup);
         self.release_network(&record)?;
-        remove_files(store, &dir, volumes)?;
+        remove_files(store, &dir, if volumes { &record.mounts } else { &[] })?;
         self.names().release(&record.name, &record.id);
         drop(mark);
         Ok(())

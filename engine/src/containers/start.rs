@@ -124,11 +124,8 @@ impl Start<'_> {
         if request.remove && keeper == Keeper::Caller {
             snapshot = snapshot.volatile();
         }
-        let user = {
-            let root = image_tree.mount(None)?;
-            let wanted = request.user.as_deref().unwrap_or(&config.user);
-            user::resolve(root.as_fd(), wanted, &request.group_add)?
-        };
+        let wanted = request.user.as_deref().unwrap_or(&config.user);
+        let user = user::resolve_in_image(&image_tree, wanted, &request.group_add)?;
         let hostname = hostname(request, &record.id)?;
         let connection = Connection::prepare(self.engine, record.into())?;
         let names = connection.names();
@@ -201,11 +198,13 @@ impl Start<'_> {
         }
         let mut container = Container::new(&record.id, spec)
             .rootfs(Rootfs::Mount(Box::new(move |userns| {
-                let root = snapshot.mount(userns.filter(|_| shifted)).map_err(std::io::Error::other)?;
+                let mounted =
+                    snapshot.mount_held(userns.filter(|_| shifted)).map_err(std::io::Error::other)?;
+                let root = mounted.root;
                 if no_devices {
                     Change { set: Attributes::NO_DEV, ..Change::default() }.apply(root.as_fd(), c"")?;
                 }
-                Ok(root)
+                Ok((root, mounted.held))
             })))
             .stdio(stdio)
             .die_with_parent(keeper == Keeper::Caller)

@@ -15,7 +15,7 @@ use super::record::Record;
 use super::state::{State, UNSEEN};
 use crate::Engine;
 use crate::error::{Error, Result};
-use crate::run::groups;
+use crate::run::{MountPoint, groups};
 use crate::volumes;
 
 impl Engine {
@@ -74,11 +74,11 @@ impl Engine {
                 }
             }
             Some(record) => {
-                remove_files(store, &dir, true)?;
+                remove_files(store, &dir, &record.mounts)?;
                 self.names().release(&record.name, id);
             }
             // A name that it claimed is taken over by whoever wants it.
-            None => remove_files(store, &dir, true)?,
+            None => remove_files(store, &dir, &[])?,
         }
         drop(mark);
         Ok(())
@@ -88,9 +88,8 @@ impl Engine {
 /// How often a directory is emptied in which somebody else still writes.
 const REMOVALS: u32 = 8;
 
-/// Removes a container's files, and with `anonymous` the volumes that nobody else knows.
-pub(crate) fn remove_files(store: &Store, dir: &Path, anonymous: bool) -> Result<()> {
-    let record = if anonymous { Record::read(dir)? } else { None };
+/// Removes a container's files, and of its mounts the anonymous volumes that nobody else knows.
+pub(crate) fn remove_files(store: &Store, dir: &Path, mounts: &[MountPoint]) -> Result<()> {
     for attempt in 1.. {
         match fs::remove_dir_all(dir) {
             Ok(()) => break,
@@ -105,5 +104,5 @@ pub(crate) fn remove_files(store: &Store, dir: &Path, anonymous: bool) -> Result
             Err(source) => return Err(Error::Write { path: dir.into(), source }),
         }
     }
-    record.map_or(Ok(()), |record| volumes::remove_anonymous(store, &record.mounts))
+    volumes::remove_anonymous(store, mounts)
 }

@@ -193,7 +193,8 @@ impl Resources {
             return bad("--cpus", "Conflicting options: Nano CPUs and CPU Quota cannot both be set");
         }
         if let Some(cpus) = self.nano_cpus.filter(|value| *value != 0) {
-            let have = cpu_list(&online_cpus()).map_or(1, |list| list.len());
+            let have = cpu_list(&std::fs::read_to_string(ONLINE_CPUS).unwrap_or_default())
+                .map_or(1, |list| list.len());
             // A hundredth of a CPU is the least that the kernel takes of the usual period.
             if cpus < NANO / 100 || cpus > i64::try_from(have).unwrap_or(1).saturating_mul(NANO) {
                 return bad(
@@ -215,13 +216,13 @@ impl Resources {
         if self.cpu_quota.is_some_and(|value| value > 0 && value < 1000) {
             return bad("--cpu-quota", "CPU cfs quota can not be less than 1ms (i.e. 1000)");
         }
-        let online = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let sets = [
-            ("--cpuset-cpus", &self.cpuset_cpus, online_cpus()),
-            ("--cpuset-mems", &self.cpuset_mems, online("/sys/devices/system/node/online")),
+            ("--cpuset-cpus", &self.cpuset_cpus, ONLINE_CPUS),
+            ("--cpuset-mems", &self.cpuset_mems, "/sys/devices/system/node/online"),
         ];
-        for (flag, wanted, have) in sets {
+        for (flag, wanted, online) in sets {
             let Some(wanted) = wanted else { continue };
+            let have = std::fs::read_to_string(online).unwrap_or_default();
             let Some(list) = cpu_list(wanted) else {
                 return bad(flag, &format!("Invalid value {wanted:?} (expected 0-3 or 0,1)"));
             };
@@ -371,9 +372,7 @@ fn rlimit_kind(name: &str) -> Option<PosixRlimitType> {
     })
 }
 
-fn online_cpus() -> String {
-    std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_else(|_| "0".into())
-}
+const ONLINE_CPUS: &str = "/sys/devices/system/cpu/online";
 
 /// The kernel's lists: `0-3,5`. The bound keeps a typing error from filling memory.
 fn cpu_list(text: &str) -> Option<Vec<u32>> {

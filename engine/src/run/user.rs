@@ -12,11 +12,15 @@
 //! wrapped (CVE-2024-40635: a large `USER` that became 0).
 
 use std::io::Read;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use onggi_image::snapshot::{Found, Snapshot};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use crate::error::{Error, Result};
+
+const PASSWD: &str = "etc/passwd";
+const GROUP: &str = "etc/group";
 
 /// The most of a passwd or group file that is read; the largest real ones are far below.
 const MAX_DATABASE: u64 = 4 << 20;
@@ -38,9 +42,21 @@ pub(crate) struct User {
 
 /// Finds the user `spec` in the tree `root`, with `--group-add` groups `extra` by name or number.
 pub(crate) fn resolve(root: BorrowedFd<'_>, spec: &str, extra: &[String]) -> Result<User> {
-    let passwd = read_database(root, "etc/passwd")?;
-    let group = read_database(root, "etc/group")?;
+    let passwd = read_database(root, PASSWD)?;
+    let group = read_database(root, GROUP)?;
     resolve_in(&passwd, &group, spec, extra)
+}
+
+/// The same in an image, which is mounted for that only if it has to be.
+pub(crate) fn resolve_in_image(image: &Snapshot, spec: &str, extra: &[String]) -> Result<User> {
+    let Some([passwd, group]) = image.files("etc", ["passwd", "group"])? else {
+        return resolve(image.mount(None)?.as_fd(), spec, extra);
+    };
+    let read = |found, path| match found {
+        Found::File(file) => read_regular(file, path),
+        Found::Nothing => Ok(String::new()),
+    };
+    resolve_in(&read(passwd, PASSWD)?, &read(group, GROUP)?, spec, extra)
 }
 
 fn resolve_in(passwd: &str, group: &str, spec: &str, extra: &[String]) -> Result<User> {
@@ -154,11 +170,18 @@ fn read_database(root: BorrowedFd<'_>, path: &'static str) -> Result<String> {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
         Err(errno) => return Err(failed(errno.into())),
     };
+    read_regular(file, path)
+}
+
+fn read_regular(file: OwnedFd, path: &'static str) -> Result<String> {
+    let failed = |source: std::io::Error| Error::ImageFile { path, source };
     let stat = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Error::ImageFileKind { path });
     }
-    let mut bytes = Vec::new();
+    // One more than it has, to see its end in the same call.
+    let size = u64::try_from(stat.st_size).unwrap_or_default().min(MAX_DATABASE);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
     std::fs::File::from(file).take(MAX_DATABASE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_DATABASE {
         return Err(Error::ImageFileSize { path, limit: MAX_DATABASE });
@@ -169,14 +192,13 @@ fn read_database(root: BorrowedFd<'_>, path: &'static str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\nbroken\nbig:x:4294967296:0::/:\n\
+    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\n\nbroken\nbig:x:4294967296:0::/:\n\
                           app:x:1000:1001:App:/home/app:/bin/sh\nnohome:x:7:7::\n";
-    const GROUP: &str = "root:x:0:\nadm:x:4:app,other\naudio:x:29:app\napps:x:1001:\n";
+    const GROUPS: &str = "root:x:0:\nadm:x:4:app,other\naudio:x:29:app\napps:x:1001:\n";
 
     fn user(spec: &str) -> Result<User> {
-        resolve_in(PASSWD, GROUP, spec, &[])
+        resolve_in(USERS, GROUPS, spec, &[])
     }
 
     #[test]
@@ -192,7 +214,7 @@ mod tests {
         assert_eq!(user("5:6").unwrap(), User { uid: 5, gid: 6, additional_gids: vec![], home: "/".into() });
         assert_eq!(user("nohome").unwrap().home, "/");
         assert_eq!(
-            resolve_in(PASSWD, GROUP, "app", &["apps".into(), "77".into()]).unwrap().additional_gids,
+            resolve_in(USERS, GROUPS, "app", &["apps".into(), "77".into()]).unwrap().additional_gids,
             [4, 29, 77, 1001]
         );
     }

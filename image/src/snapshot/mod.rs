@@ -18,6 +18,8 @@
 //! the same there, and overlayfs refuses a directory twice); a single layer gets an empty one below,
 //! since its whiteouts must not be seen.
 
+mod files;
+
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -32,6 +34,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use crate::error::{Error, Result};
 use crate::layer::OverlayXattr;
 use crate::store::Layer;
+
+pub use files::Found;
 
 const UPPER: &str = "upper";
 const WORK: &str = "work";
@@ -70,6 +74,15 @@ impl Tree {
             Self::Directory(path) => path,
         }
     }
+}
+
+/// A mounted snapshot.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The mount, detached.
+    pub root: OwnedFd,
+    /// Mounts that it was made of, and that it doesn't need any more.
+    pub held: Vec<OwnedFd>,
 }
 
 /// A stack of layers that can be mounted.
@@ -164,6 +177,15 @@ impl Snapshot {
     /// # Errors
     /// A layer is missing; the kernel cannot do it ([`Error::Overlay`] has its words).
     pub fn mount(&self, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+        Ok(self.mount_held(idmap)?.root)
+    }
+
+    /// The same with what it was mounted of. The kernel takes its time to end a detached mount, so who is in a
+    /// hurry lets go of those later.
+    ///
+    /// # Errors
+    /// Those of [`mount`](Self::mount).
+    pub fn mount_held(&self, idmap: Option<BorrowedFd<'_>>) -> Result<Mounted> {
         let failed = |source| Error::Overlay { layers: self.layers.len(), source };
         let mut parameters: Vec<Parameter<'_>> = Vec::with_capacity(5);
         if self.xattr == OverlayXattr::User {
@@ -221,7 +243,7 @@ impl Snapshot {
         idmap: Option<BorrowedFd<'_>>,
         parameters: &[Parameter<'_>],
         attributes: Attributes,
-    ) -> Result<Result<OwnedFd, OverlayError>> {
+    ) -> Result<Result<Mounted, OverlayError>> {
         let mut lowers = Vec::with_capacity(self.layers.len() + 1);
         for layer in &self.layers {
             let tree = layer.open()?;
@@ -238,13 +260,17 @@ impl Snapshot {
             };
             upper = Some((below(UPPER)?, below(WORK)?, base));
         }
-        let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
         let owner = match &upper {
             Some((_, work, _)) if idmap.is_some() => Some(owner_of(work)?),
             _ => None,
         };
-        let upper = upper.as_ref().map(|(upper, work, _)| (upper.as_fd(), work.as_fd()));
-        Ok(Overlay { lowers: &lowers, upper, parameters, owner }.mount(attributes))
+        let mounted = {
+            let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+            let upper = upper.as_ref().map(|(upper, work, _)| (upper.as_fd(), work.as_fd()));
+            Overlay { lowers: &lowers, upper, parameters, owner }.mount(attributes)
+        };
+        lowers.extend(upper.map(|(.., base)| base));
+        Ok(mounted.map(|root| Mounted { root, held: lowers }))
     }
 
     fn in_namespace(
@@ -252,7 +278,7 @@ impl Snapshot {
         idmap: Option<BorrowedFd<'_>>,
         parameters: &[Parameter<'_>],
         attributes: Attributes,
-    ) -> Result<Result<OwnedFd, OverlayError>> {
+    ) -> Result<Result<Mounted, OverlayError>> {
         let mut lowers = Vec::with_capacity(self.layers.len() + 1);
         for layer in &self.layers {
             lowers.push(cloned(&layer.open()?, layer.path(), idmap)?);
@@ -265,7 +291,8 @@ impl Snapshot {
             Some(base) if idmap.is_some() => Some(owner_of(base)?),
             _ => None,
         };
-        Ok(Overlay::mount_in_namespace(&lowers, writable, parameters, owner, attributes))
+        let mounted = Overlay::mount_in_namespace(&lowers, writable, parameters, owner, attributes);
+        Ok(mounted.map(|root| Mounted { root, held: Vec::new() }))
     }
 
     /// overlayfs wants two directories at least.

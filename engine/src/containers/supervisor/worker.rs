@@ -233,7 +233,7 @@ impl Work<'_> {
         let network = self.engine.release_network(record);
         let released = mounts::release(self.engine, &record.mounts).and(network);
         if next == Next::End && record.request.remove {
-            let removed = remove_files(self.engine.store()?, &dir, true);
+            let removed = remove_files(self.engine.store()?, &dir, &record.mounts);
             self.engine.names().release(&record.name, &record.id);
             return removed.map(|()| next);
         }
