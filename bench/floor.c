@@ -1,8 +1,8 @@
 // The floor for starting a container: what the kernel itself takes.
 //
-//   floor LOWER SCRATCH PROGRAM [ARGUMENT…]     (as root)
+//   floor LOWER SCRATCH all|no-net PROGRAM [ARGUMENT…]     (as root)
 //
-// One process in new mount, pid, ipc, uts, net and cgroup namespaces, on an overlay over LOWER with an upper
+// One process in new mount, pid, ipc, uts, net (but with no-net) and cgroup namespaces, on an overlay over LOWER with an upper
 // directory in SCRATCH, a fresh /proc, pivot_root, exec; the parent waits, removes the upper directory and passes
 // the exit status on. No user namespace, capabilities, seccomp, devices or masks: nothing can be faster and be a
 // container, and onggi does all of these.
@@ -29,22 +29,23 @@ static void check(int result, const char *what) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 4) {
-        fprintf(stderr, "usage: floor LOWER SCRATCH PROGRAM [ARGUMENT...]\n");
+    if (argc < 5) {
+        fprintf(stderr, "usage: floor LOWER SCRATCH all|no-net PROGRAM [ARGUMENT...]\n");
         return 2;
     }
     char upper[4096], work[4096], inner[4200], merged[4096], options[13000];
-    snprintf(upper, sizeof upper, "%s/upper", argv[2]);
-    snprintf(work, sizeof work, "%s/work", argv[2]);
+    snprintf(upper, sizeof upper, "%s/%d.upper", argv[2], (int)getpid());
+    snprintf(work, sizeof work, "%s/%d.work", argv[2], (int)getpid());
     snprintf(inner, sizeof inner, "%s/work", work);
-    snprintf(merged, sizeof merged, "%s/merged", argv[2]);
+    snprintf(merged, sizeof merged, "%s/%d.merged", argv[2], (int)getpid());
     snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s,workdir=%s", argv[1], upper, work);
     check(mkdir(upper, 0755), "mkdir upper");
     check(mkdir(work, 0755), "mkdir work");
     check(mkdir(merged, 0755), "mkdir merged");
 
     struct clone_args args = {
-        .flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP,
+        .flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
+                 (strcmp(argv[3], "no-net") ? CLONE_NEWNET : 0),
         .exit_signal = SIGCHLD,
     };
     pid_t child = syscall(SYS_clone3, &args, sizeof args);
@@ -57,8 +58,8 @@ int main(int argc, char **argv) {
         check(syscall(SYS_pivot_root, ".", "."), "pivot_root");
         check(umount2(".", MNT_DETACH), "umount");
         check(chdir("/"), "chdir /");
-        execvp(argv[3], argv + 3);
-        check(-1, argv[3]);
+        execvp(argv[4], argv + 4);
+        check(-1, argv[4]);
     }
     int status = 0;
     check(waitpid(child, &status, 0), "waitpid");
