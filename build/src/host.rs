@@ -5,8 +5,9 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use onggi_image::store::{Layer, LayerRecord};
-use onggi_oci::{Descriptor, DiffId, Platform};
+use onggi_oci::{Descriptor, DiffId, Digest, Platform};
 
+use crate::cache::shared::SharedStep;
 use crate::error::Result;
 use crate::graph::{Exec, Git, Http, ImageSource, VertexId};
 
@@ -145,6 +146,21 @@ pub trait Host {
 
     /// The user's ssh agent.
     fn ssh_agent(&self, id: &str) -> Result<Option<PathBuf>>;
+
+    /// What another machine made of a step with this key.
+    fn shared_step(&self, _key: &Digest) -> Option<SharedStep> {
+        None
+    }
+
+    /// What another machine remembers by this key: see [`crate::cache::shared`].
+    fn shared_content(&self, _key: &Digest) -> Option<Digest> {
+        None
+    }
+
+    /// Brings layers of other machines' steps into the store, all of them verified.
+    fn fetch_shared(&self, _steps: &[SharedStep]) -> Result<()> {
+        Ok(())
+    }
 
     /// Name servers and hosts that programs get beside the host's.
     fn extra_hosts(&self) -> Vec<(String, IpAddr)> {

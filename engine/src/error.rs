@@ -81,6 +81,14 @@ pub enum Error {
     #[error("a part of onggi ended unexpectedly, which is a bug of onggi")]
     Panicked,
 
+    /// A build cache of other machines that can't be used.
+    #[error("{place}: {problem}")]
+    SharedCache {
+        /// Where it is.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A tag that names a digest.
     #[error("cannot tag {target}: a name with a digest can't be given to an image")]
     TagWithDigest {
@@ -579,7 +587,7 @@ impl Error {
             Self::BindSource { .. } | Self::PullForbidden { .. } | Self::IncompleteIndex { .. } => {
                 ErrorKind::NotFound
             }
-            Self::LayerCount { .. } | Self::LayerType { .. } => ErrorKind::Corrupt,
+            Self::LayerCount { .. } | Self::LayerType { .. } | Self::SharedCache { .. } => ErrorKind::Corrupt,
             Self::ImageFileKind { .. } | Self::ImageFileSize { .. } => ErrorKind::Corrupt,
             Self::NotAnImage { .. } | Self::ForeignPlatform { .. } | Self::IdsTooHigh { .. } => {
                 ErrorKind::Unsupported

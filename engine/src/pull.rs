@@ -188,7 +188,7 @@ fn layers(manifest: &ImageManifest, config: &ImageConfig, reference: &Reference)
 }
 
 /// Makes all layers ready, side by side. Returns the bytes that came over the network.
-fn fetch_layers(
+pub(crate) fn fetch_layers(
     network: &tokio::runtime::Runtime,
     client: &Client,
     lease: &Lease,

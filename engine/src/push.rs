@@ -106,7 +106,7 @@ impl Engine {
     }
 }
 
-async fn push_blob(
+pub(crate) async fn push_blob(
     client: &Client,
     store: &Store,
     reference: &Reference,

@@ -12,6 +12,7 @@
 //! its layer is durable; one that is damaged counts as missing.
 
 pub(crate) mod key;
+pub mod shared;
 
 use std::collections::BTreeMap;
 use std::fs;

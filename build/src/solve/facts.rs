@@ -126,13 +126,20 @@ impl Solver<'_> {
                     ),
                 ];
                 let line = key::digest(&facts);
-                if let Some(digest) = self.cache.last(&line) {
+                let known = match self.cache.last(&line) {
+                    Some(digest) => Some(digest),
+                    None => self.host.shared_content(&line),
+                };
+                if let Some(digest) = known {
+                    self.steps.contents.insert(line, digest.clone());
                     return Ok(digest.to_string());
                 }
+                self.make_ready(&[from])?;
                 Some(line)
             }
             Outcome::Directory { .. } => None,
         };
+        let outcome = self.outcome(from).cloned().unwrap_or(outcome);
         let opened = self.open(&outcome)?;
         let source = opened.source();
         let selection = source.selection(copy)?;
@@ -154,6 +161,7 @@ impl Solver<'_> {
         }
         if let Some(line) = remembered {
             self.cache.set_last(&line, &digest)?;
+            self.steps.contents.insert(line, digest.clone());
         }
         Ok(digest.to_string())
     }

@@ -17,6 +17,7 @@ mod explain;
 mod facts;
 mod job;
 mod mounts;
+mod shared;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use onggi_image::store::{BlobForm, Layer, LayerRecord, Lease, Pending};
 use onggi_oci::{Descriptor, DiffId, Digest, MediaType};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::cache::shared::Steps;
 use crate::cache::{Cache, Fact, Record};
 use crate::content::{Listing, Memo};
 use crate::error::{Error, Result};
@@ -149,6 +151,21 @@ pub struct Solver<'a> {
     /// New layers by descriptor: their place changes.
     held: Vec<OwnedFd>,
     lines: Vec<(Digest, Digest)>,
+    /// What was made or found, for other machines.
+    steps: Steps,
+    /// Layers that other machines have.
+    absent: BTreeMap<DiffId, shared::Absent>,
+    /// Whether one of them could not be had.
+    sharing_failed: bool,
+}
+
+/// What a build gave.
+#[derive(Debug)]
+pub struct Solved {
+    /// The layers of each target, lowest first, all of them durable and in their place.
+    pub stacks: Vec<Vec<StackLayer>>,
+    /// What was made or found.
+    pub steps: Steps,
 }
 
 impl std::fmt::Debug for Solver<'_> {
@@ -187,6 +204,9 @@ impl<'a> Solver<'a> {
             flusher: None,
             held: Vec::new(),
             lines: Vec::new(),
+            steps: Steps::default(),
+            absent: BTreeMap::new(),
+            sharing_failed: false,
         };
         for target in &graph.targets {
             solver.need(target.vertex);
@@ -207,12 +227,11 @@ impl<'a> Solver<'a> {
         }
     }
 
-    /// Does everything; gives the layers of each target, lowest first, all of them durable and in
-    /// their place.
+    /// Does everything.
     ///
     /// # Errors
     /// The first step that failed, as [`Error::Step`].
-    pub fn solve(mut self) -> Result<Vec<Vec<StackLayer>>> {
+    pub fn solve(mut self) -> Result<Solved> {
         let outcome = self.run();
         if outcome.is_err() {
             for worker in &self.workers {
@@ -226,15 +245,17 @@ impl<'a> Solver<'a> {
         let flushed = self.finish();
         outcome?;
         flushed?;
-        let mut results = Vec::with_capacity(self.graph.targets.len());
+        let targets: Vec<VertexId> = self.graph.targets.iter().filter_map(|target| target.vertex).collect();
+        self.make_ready(&targets)?;
+        let mut stacks = Vec::with_capacity(self.graph.targets.len());
         for target in &self.graph.targets {
             let stack = match target.vertex.map(|id| &self.states[id.0]) {
                 Some(State::Done(Outcome::Stack(stack))) => self.settled(stack)?,
                 _ => Vec::new(),
             };
-            results.push(stack);
+            stacks.push(stack);
         }
-        Ok(results)
+        Ok(Solved { stacks, steps: self.steps })
     }
 
     /// The layers where they are for good.
@@ -310,6 +331,10 @@ impl<'a> Solver<'a> {
     }
 
     fn failed(&mut self, id: VertexId, error: Error) -> Error {
+        if self.sharing_failed {
+            // The step is not to blame.
+            return error;
+        }
         self.monitor.event(id, Event::Failed(&error));
         let vertex = self.graph.vertex(id);
         Error::Step { name: vertex.name.clone(), location: vertex.location.clone(), source: Box::new(error) }
@@ -359,7 +384,7 @@ impl<'a> Solver<'a> {
         let fresh = vertex.ignore_cache
             || self.options.no_cache
             || vertex.stage.as_ref().is_some_and(|stage| self.is_filtered(stage));
-        let hit = if fresh { None } else { self.hit(vertex, &known.key)? };
+        let hit = if fresh { None } else { self.hit(vertex, &known)? };
         if hit.is_none() {
             // The files one by one, for the explanation of a later miss. Their contents are known by now.
             known.listings = self.facts(id, vertex, true)?.listings;
@@ -378,11 +403,14 @@ impl<'a> Solver<'a> {
         self.options.no_cache_filter.iter().any(|filter| filter.eq_ignore_ascii_case(stage))
     }
 
-    fn hit(&self, vertex: &Vertex, key: &Digest) -> Result<Option<Outcome>> {
-        let Some(record) = self.cache.find(key) else { return Ok(None) };
+    fn hit(&mut self, vertex: &Vertex, known: &Known) -> Result<Option<Outcome>> {
+        let Some(record) = self.cache.find(&known.key) else { return self.look_elsewhere(vertex, known) };
         // Protected first: then what is found stays.
         self.lease.protect([&record.diff_id.0])?;
-        let Some(layer) = self.store.layer(&record.diff_id)? else { return Ok(None) };
+        let Some(layer) = self.store.layer(&record.diff_id)? else {
+            return self.look_elsewhere(vertex, known);
+        };
+        self.note(&known.key, &record);
         let blob = descriptor(&record.blob);
         let one = StackLayer { blob, layer, created: Some(record.created) };
         self.over(vertex, one).map(Some)
@@ -419,6 +447,7 @@ impl<'a> Solver<'a> {
         while self.workers.len() < self.options.jobs.max(1) {
             let ready = |id: &&VertexId| matches!(self.states[id.0], State::Ready);
             let Some(id) = self.known.keys().find(ready).copied() else { return Ok(()) };
+            self.make_ready(&self.graph.vertex(id).op.inputs())?;
             self.monitor.event(id, Event::Started);
             self.states[id.0] = State::Running;
             match self.start(id) {
@@ -509,8 +538,10 @@ impl<'a> Solver<'a> {
         let created = self.options.epoch.unwrap_or_else(now);
         let one = self.adopt(&dir.join("upper"), made, created)?;
         if let Some(known) = known {
-            let form = one.record().blobs.first().cloned().unwrap_or_else(|| form_of(&one.blob));
+            // As this layer is listed now: then a later build gives the same manifest.
+            let form = form_of(&one.blob);
             let record = Record::new(&vertex.name, one.diff_id().clone(), form, created, known.facts);
+            self.note(&known.key, &record);
             for (digest, listing) in &known.listings {
                 if !self.cache.has_listing(digest) {
                     self.cache.set_listing(digest, listing)?;

@@ -18,16 +18,18 @@ mod mounts;
 mod output;
 mod request;
 mod run;
+mod share;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use onggi_build::cache::shared::{SharedStep, Steps};
 use onggi_build::dockerfile::Lines;
 use onggi_build::dockerfile::plan::{Context, Epoch, NoCache, Options as PlanOptions};
 use onggi_build::dockerfile::report::{self, Answer, Call, Format, Shown};
 use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, Target, VertexId};
-use onggi_build::solve::{Monitor, Options, Solver};
+use onggi_build::solve::{Monitor, Options, Solved, Solver};
 use onggi_build::yaml;
 use onggi_build::{Assembled, Fetched, Host, RunStep, StackLayer, dockerfile};
 use onggi_image::store::{Lease, Ref};
@@ -42,11 +44,16 @@ use lanes::Lanes;
 pub use logs::{BuildLogs, LoggedStep};
 pub use onggi_build as builder;
 pub use request::{BuildFile, BuildRequest, Output, Secret};
+use share::Shared;
+pub use share::{CacheFrom, CacheMode, CachePlace, CacheTo};
 
 /// Who watches a build.
 pub trait BuildMonitor: Monitor {
     /// The build file was read: what will be done, and what its author should know. `text` is the build file's.
     fn planned(&mut self, graph: &Graph, warnings: &[dockerfile::lint::Warning], file: &str, text: &str);
+
+    /// Something that belongs to no step, in a sentence.
+    fn notice(&mut self, text: &str);
 }
 
 /// What came out of a build.
@@ -110,6 +117,7 @@ struct Asked<'a> {
     request: &'a BuildRequest,
     bases: &'a Bases<'a>,
     lanes: Lanes<'a>,
+    shared: &'a Shared<'a>,
 }
 
 impl Host for Asked<'_> {
@@ -141,6 +149,18 @@ impl Host for Asked<'_> {
 
     fn checkout(&self, git: &Git, into: &std::path::Path) -> onggi_build::Result<()> {
         fetch::checkout(git, into).map_err(|error| caller("fetch", &git.remote, error))
+    }
+
+    fn shared_step(&self, key: &Digest) -> Option<SharedStep> {
+        self.shared.step(key)
+    }
+
+    fn shared_content(&self, key: &Digest) -> Option<Digest> {
+        self.shared.content(key)
+    }
+
+    fn fetch_shared(&self, steps: &[SharedStep]) -> onggi_build::Result<()> {
+        self.shared.fetch(steps).map_err(|error| caller("fetch", "what another machine built", error))
     }
 
     fn secret(&self, id: &str) -> onggi_build::Result<Option<Vec<u8>>> {
@@ -257,9 +277,17 @@ impl Engine {
             allow_insecure: request.allow_insecure,
         };
         let lanes = Lanes::new(self, request.network_name.as_deref());
-        let asked = Asked { engine: self, request, bases: &bases, lanes };
-        let solver = Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve);
-        let stacks = solver.and_then(Solver::solve).map_err(|source| Error::Build {
+        let shared = Shared::new(self, &request.cache_from, lease.clone(), progress);
+        let asked = Asked { engine: self, request, bases: &bases, lanes, shared: &shared };
+        let mut solved =
+            Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve).and_then(Solver::solve);
+        if solved.is_err() && shared.has_failed() {
+            // Without what cannot be fetched everything can still be made.
+            solved =
+                Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve).and_then(Solver::solve);
+        }
+        shared.take_warnings().iter().for_each(|text| monitor.notice(&format!("warning: {text}")));
+        let Solved { stacks, steps } = solved.map_err(|source| Error::Build {
             source: Box::new(source),
             file: opened.file.clone(),
             text: shown,
@@ -268,7 +296,15 @@ impl Engine {
         let mut all = Vec::new();
         for one in &wanted {
             let part: Vec<_> = results.by_ref().take(one.platforms.len()).collect();
-            all.push(self.finish(request, &lease, &part, &one.names, epoch)?);
+            all.push(self.finish(request, &lease, &part, &one.names, epoch, &steps)?);
+        }
+        for to in &request.cache_to {
+            if let Err(error) = self.export_cache(to, &lease, &shared, &steps, &stacks) {
+                if !to.ignore_error {
+                    return Err(error);
+                }
+                monitor.notice(&format!("warning: the build cache is not written: {error}"));
+            }
         }
         Ok(all)
     }
@@ -377,6 +413,7 @@ impl Engine {
         results: &[(&Target, &Vec<StackLayer>)],
         names: &[Reference],
         epoch: Option<(i64, &'static str)>,
+        steps: &Steps,
     ) -> Result<Built> {
         let store = self.store()?;
         let time = |seconds: i64| {
@@ -387,7 +424,11 @@ impl Engine {
         let mut pending = Vec::new();
         let mut documents: Vec<Assembled> = Vec::new();
         for (target, layers) in results {
-            let image = onggi_build::assemble(target, layers, seconds, &request.annotations, &time);
+            let mut annotations = request.annotations.clone();
+            if request.cache_to.iter().any(|to| to.place == CachePlace::Inline) {
+                annotations.insert(share::INLINE.into(), share::inline(steps, layers));
+            }
+            let image = onggi_build::assemble(target, layers, seconds, &annotations, &time);
             images.push((
                 target.platform.clone(),
                 image.manifest_descriptor.clone(),

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use onggi_build::graph::{Network, Ulimit};
 use onggi_oci::{Platform, Reference};
 
+use super::share::{CacheFrom, CacheTo};
+
 /// The build file.
 #[derive(Clone, Debug, Default)]
 pub enum BuildFile {
@@ -104,6 +106,10 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// `--explain`
     pub explain: bool,
+    /// `--cache-from`
+    pub cache_from: Vec<CacheFrom>,
+    /// `--cache-to`
+    pub cache_to: Vec<CacheTo>,
     /// `--output`
     pub outputs: Vec<Output>,
 }

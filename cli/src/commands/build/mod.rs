@@ -4,6 +4,7 @@ mod call;
 mod excerpt;
 mod plain;
 mod raw;
+mod sharing;
 mod timeline;
 mod tty;
 mod values;
@@ -96,10 +97,10 @@ pub struct BuildOptions {
     /// The builder; there is one, `default`
     #[arg(long, value_name = "NAME")]
     builder: Option<String>,
-    /// Where results of other machines come from
+    /// Where results of other machines come from (REF or type=registry|local,ref=REF|src=DIR)
     #[arg(long, value_name = "SOURCE")]
     cache_from: Vec<String>,
-    /// Where results go for other machines
+    /// Where results go for other machines (type=registry|local|inline,ref=REF|dest=DIR,mode=min|max)
     #[arg(long, value_name = "DESTINATION")]
     cache_to: Vec<String>,
     /// What to do with the build file: build, check, outline or targets
@@ -296,10 +297,6 @@ impl BuildOptions {
         if !self.resource.is_empty() {
             return refuse("--resource", "there is no builder whose limits could be set; see --ulimit");
         }
-        if !self.cache_from.is_empty() || !self.cache_to.is_empty() {
-            let flag = if self.cache_from.is_empty() { "--cache-to" } else { "--cache-from" };
-            return refuse(flag, "results are shared by the store only");
-        }
         let off = |mode: &str| matches!(mode, "false" | "0" | "disabled=true");
         for (flag, mode) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
             if mode.as_deref().is_some_and(|mode| !off(mode)) {
@@ -421,6 +418,12 @@ impl BuildOptions {
             jobs: self.jobs,
             epoch,
             explain: self.explain.is_some() || self.debug,
+            cache_from: self
+                .cache_from
+                .iter()
+                .map(|text| sharing::cache_from(text))
+                .collect::<Result<_, _>>()?,
+            cache_to: self.cache_to.iter().map(|text| sharing::cache_to(text)).collect::<Result<_, _>>()?,
             outputs: values::outputs(&self.output, self.push, self.load)?,
         })
     }

@@ -249,6 +249,36 @@ pub fn ulimit(limit: &onggi_engine::run::Ulimit) -> Ulimit {
     Ulimit { name: limit.name.clone(), soft: number(limit.soft), hard: number(limit.hard) }
 }
 
+/// `key=value` of a list with commas; values in double quotes may have commas (CSV, as Go reads it).
+pub fn fields(text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    for letter in text.chars() {
+        match letter {
+            '"' => quoted = !quoted,
+            ',' if !quoted => parts.push(String::new()),
+            other => parts.last_mut().into_iter().for_each(|part| part.push(other)),
+        }
+    }
+    if quoted {
+        return Err("a quote is not closed".into());
+    }
+    let split = |part: &String| {
+        let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is no key=value"))?;
+        Ok((key.trim().to_ascii_lowercase(), value.to_owned()))
+    };
+    parts.iter().map(split).collect()
+}
+
+/// A truth value as Go's `strconv.ParseBool` reads it.
+pub fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!("{other:?} is neither true nor false")),
+    }
+}
+
 /// `--output`, `--push` and `--load` together.
 pub fn outputs(words: &[String], push: bool, load: bool) -> Result<Vec<Output>, Failure> {
     let mut outputs = words.iter().map(|text| output(text)).collect::<Result<Vec<_>, _>>()?;

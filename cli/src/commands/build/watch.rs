@@ -309,4 +309,8 @@ impl BuildMonitor for Watch {
             ));
         }
     }
+
+    fn notice(&mut self, text: &str) {
+        self.show.line(&human::visible(text));
+    }
 }
