@@ -52,21 +52,17 @@ pub fn cache_from(text: &str) -> Result<CacheFrom, Failure> {
             other => return Err(bad(format!("the option {other} is not supported"))),
         }
     }
-    match kind.as_str() {
-        "local" => {
-            if name.is_some() {
-                return Err(bad("ref belongs to type=registry".into()));
-            }
-            let dir = src.ok_or_else(|| bad("src is required".into()))?;
-            Ok(CacheFrom::Local { dir, tag: tag.unwrap_or_else(|| DEFAULT_TAG.into()), digest })
+    if kind == "local" {
+        if name.is_some() {
+            return Err(bad("ref belongs to type=registry".into()));
         }
-        _ => {
-            if src.is_some() || tag.is_some() || digest.is_some() {
-                return Err(bad("src, tag and digest belong to type=local".into()));
-            }
-            Ok(CacheFrom::Registry(name.ok_or_else(|| bad("ref is required".into()))?))
-        }
+        let dir = src.ok_or_else(|| bad("src is required".into()))?;
+        return Ok(CacheFrom::Local { dir, tag: tag.unwrap_or_else(|| DEFAULT_TAG.into()), digest });
     }
+    if src.is_some() || tag.is_some() || digest.is_some() {
+        return Err(bad("src, tag and digest belong to type=local".into()));
+    }
+    Ok(CacheFrom::Registry(name.ok_or_else(|| bad("ref is required".into()))?))
 }
 
 /// `--cache-to REF` or `type=registry,ref=…` or `type=local,dest=…[,tag=…]` or `type=inline`, with `mode=min|max`
