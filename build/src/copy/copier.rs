@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, mkdirat, statat,
 };
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 use super::select::{Selection, State};
 use super::{Ids, Match, Source, make_dirs, remove_tree, split};
@@ -21,6 +23,10 @@ use crate::tree::{Tree, is_dir, list, open_below};
 const MAX_DEPTH: usize = 1000;
 /// The system allows no list of attributes and no value longer than this (xattr(7)).
 const MAX_XATTR: usize = 64 << 10;
+
+/// Files up to this size are read and written in one call each: what the kernel's own ways of copying need
+/// to begin with costs more than that.
+const SMALL: u64 = 128 << 10;
 
 /// Copies from one tree to another.
 pub(super) struct Copier<'a> {
@@ -34,6 +40,9 @@ pub(super) struct Copier<'a> {
     links: HashMap<(u64, u64), PathBuf>,
     /// Whether the filesystems share blocks; found out with the first file.
     reflink: bool,
+    /// The owner of files that this process makes, if they get the mode that is asked for.
+    own: Option<Ids>,
+    buffer: Vec<u8>,
 }
 
 /// A directory on the way.
@@ -48,6 +57,8 @@ struct Level {
     made: bool,
     /// Whether it takes the source's owner, mode and times in any case.
     dress: bool,
+    /// Whether files made in it get the owner and mode of whoever makes them, and not the directory's.
+    plain: Option<bool>,
 }
 
 impl<'a> Copier<'a> {
@@ -58,8 +69,9 @@ impl<'a> Copier<'a> {
         owner: Option<Ids>,
         selection: &'a Selection,
     ) -> Self {
-        let links = HashMap::new();
-        Self { copy, source, tree, owner, selection, levels: Vec::new(), links, reflink: true }
+        let own = has_no_umask().then(|| Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() });
+        let (levels, links, buffer) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { copy, source, tree, owner, selection, levels, links, reflink: true, own, buffer }
     }
 
     /// Copies what was found to the destination.
@@ -110,6 +122,7 @@ impl<'a> Copier<'a> {
             into: Some(self.tree.open_dir(parent)?),
             made: false,
             dress: false,
+            plain: None,
         };
         self.levels.push(level);
         let done = self.file(name, new_name, &stat);
@@ -138,6 +151,7 @@ impl<'a> Copier<'a> {
             path: target,
             made,
             dress: false,
+            plain: None,
         };
         if let (true, false, Some(into), Some(mode)) = (new, made, &level.into, &self.copy.mode) {
             // It was made on the way, as the directories above it, and does not look as the source.
@@ -205,6 +219,7 @@ impl<'a> Copier<'a> {
             into: None,
             made: false,
             dress: taken && self.selection.include.is_none(),
+            plain: None,
         };
         if !taken {
             return self.directory(level, &from_root, &below, &state);
@@ -241,8 +256,15 @@ impl<'a> Copier<'a> {
     /// Copies anything but a directory.
     fn file(&mut self, name: &OsStr, new_name: &OsStr, stat: &Stat) -> Result<()> {
         self.open_levels()?;
-        let Some(level) = self.levels.last() else { return Ok(()) };
-        let Some(into) = level.into.as_ref() else { return Ok(()) };
+        let done = self.new_file(name, new_name, stat);
+        // Most names are new, so nothing is looked for first.
+        if !matches!(&done, Err(Error::Io { source, .. }) if is_there(source)) {
+            return done;
+        }
+        let Some((level, into)) = self.levels.last().and_then(|level| Some((level, level.into.as_ref()?)))
+        else {
+            return Ok(());
+        };
         let path = level.path.join(new_name);
         match rustix::fs::unlinkat(into, new_name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -252,33 +274,21 @@ impl<'a> Copier<'a> {
             Err(Errno::ISDIR | Errno::PERM) => return Err(Error::IsADirectory { path }),
             Err(error) => return Err(Error::io("replace", path)(error)),
         }
-        let (from, into) = (level.from.as_fd(), into.as_fd());
+        self.new_file(name, new_name, stat)
+    }
+
+    /// The same under a name that is free; else an error that says so.
+    fn new_file(&mut self, name: &OsStr, new_name: &OsStr, stat: &Stat) -> Result<()> {
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::RegularFile {
+            return self.regular_file(name, new_name, stat);
+        }
+        let Some(level) = self.levels.last() else { return Ok(()) };
+        let Some(into) = level.into.as_ref() else { return Ok(()) };
+        let path = level.path.join(new_name);
         match kind {
-            FileType::RegularFile => {
-                if stat.st_nlink > 1 {
-                    let key = (stat.st_dev, stat.st_ino);
-                    if let Some(first) = self.links.get(&key) {
-                        return rustix::fs::linkat(self.tree.fd(), first, into, new_name, AtFlags::empty())
-                            .map_err(Error::io("make the hard link", path));
-                    }
-                    self.links.insert(key, path.clone());
-                }
-                // Not blocking: what was a file may have become a FIFO since.
-                let source =
-                    open_below(from, Path::new(name), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
-                        .map_err(Error::io("open", &path))?;
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-                let target = open_below(into, Path::new(new_name), flags, Mode::from_raw_mode(0o600))
-                    .map_err(Error::io("make the file", &path))?;
-                let (source, target) = (File::from(source), File::from(target));
-                self.reflink = self.reflink
-                    && content(&source, &target, stat).map_err(Error::io("write", &path))?
-                    || plain_content(&source, &target).map(|()| false).map_err(Error::io("write", &path))?;
-                return self.dress(target.as_fd(), source.as_fd(), stat, &path);
-            }
             FileType::Symlink => {
-                let link = rustix::fs::readlinkat(from, name, Vec::new())
+                let link = rustix::fs::readlinkat(&level.from, name, Vec::new())
                     .map_err(Error::io("read the link", &path))?;
                 rustix::fs::symlinkat(&link, into, new_name).map_err(Error::io("make the link", &path))?;
             }
@@ -291,7 +301,8 @@ impl<'a> Copier<'a> {
             _ => return Ok(()),
         }
         let ids = self.ids(stat);
-        rustix::fs::chownat(into, new_name, Some(ids.0), Some(ids.1), AtFlags::SYMLINK_NOFOLLOW)
+        let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+        rustix::fs::chownat(into, new_name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(Error::io("change the owner of", &path))?;
         if kind != FileType::Symlink {
             let mode = Mode::from_raw_mode(self.mode(stat)?);
@@ -302,9 +313,52 @@ impl<'a> Copier<'a> {
             .map_err(Error::io("set the times of", &path))
     }
 
+    fn regular_file(&mut self, name: &OsStr, new_name: &OsStr, stat: &Stat) -> Result<()> {
+        let (ids, mode) = (self.ids(stat), self.mode(stat)?);
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        let Some(into) = level.into.as_ref() else { return Ok(()) };
+        let path = level.path.join(new_name);
+        if stat.st_nlink > 1 {
+            let key = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&key) {
+                return rustix::fs::linkat(self.tree.fd(), first, into, new_name, AtFlags::empty())
+                    .map_err(Error::io("make the hard link", path));
+            }
+        }
+        // Not blocking: what was a file may have become a FIFO since.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let source = open_below(level.from.as_fd(), Path::new(name), flags, Mode::empty())
+            .map_err(Error::io("open", &path))?;
+        let plain = match level.plain {
+            Some(plain) => plain,
+            None => *level.plain.insert(is_plain(into.as_fd()).map_err(Error::io("look at", &level.path))?),
+        };
+        // Where that is all, it is made as it is to be.
+        let as_made = plain && self.own == Some(ids) && mode & !0o777 == 0;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let first_mode = Mode::from_raw_mode(if as_made { mode } else { 0o600 });
+        let target = open_below(into.as_fd(), Path::new(new_name), flags, first_mode)
+            .map_err(Error::io("make the file", &path))?;
+        if stat.st_nlink > 1 {
+            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+        }
+        let (source, target) = (File::from(source), File::from(target));
+        let shared = self.reflink && content(&source, &target, stat).map_err(Error::io("write", &path))?;
+        if !shared {
+            self.reflink = false;
+            plain_content(&source, &target, stat, &mut self.buffer).map_err(Error::io("write", &path))?;
+        }
+        if as_made {
+            attributes(source.as_fd(), target.as_fd()).map_err(Error::io("copy the attributes of", &path))?;
+            return rustix::fs::futimens(&target, &times(stat)).map_err(Error::io("set the times of", path));
+        }
+        self.dress(target.as_fd(), source.as_fd(), stat, &path)
+    }
+
     /// Owner, mode, attributes and times as the source's or as asked for.
     fn dress(&self, target: BorrowedFd<'_>, source: BorrowedFd<'_>, stat: &Stat, path: &Path) -> Result<()> {
-        let (uid, gid) = self.ids(stat);
+        let ids = self.ids(stat);
+        let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
         rustix::fs::fchown(target, Some(uid), Some(gid)).map_err(Error::io("change the owner of", path))?;
         rustix::fs::fchmod(target, Mode::from_raw_mode(self.mode(stat)?))
             .map_err(Error::io("change the mode of", path))?;
@@ -312,10 +366,9 @@ impl<'a> Copier<'a> {
         rustix::fs::futimens(target, &times(stat)).map_err(Error::io("set the times of", path))
     }
 
-    fn ids(&self, stat: &Stat) -> (Uid, Gid) {
+    fn ids(&self, stat: &Stat) -> Ids {
         let own = Ids { uid: stat.st_uid, gid: stat.st_gid };
-        let ids = self.owner.or(self.source.owner).unwrap_or(own);
-        (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid))
+        self.owner.or(self.source.owner).unwrap_or(own)
     }
 
     fn mode(&self, stat: &Stat) -> Result<u32> {
@@ -353,9 +406,49 @@ fn content(source: &File, target: &File, stat: &Stat) -> std::io::Result<bool> {
     }
 }
 
-fn plain_content(mut source: &File, mut target: &File) -> std::io::Result<()> {
+fn plain_content(
+    mut source: &File,
+    mut target: &File,
+    stat: &Stat,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if size <= SMALL {
+        // One byte more than there should be, to see the end in the same call.
+        buffer.resize(usize::try_from(size).unwrap_or_default() + 1, 0);
+        let count = source.read(buffer)?;
+        target.write_all(&buffer[..count])?;
+        if count as u64 == size {
+            return Ok(());
+        }
+    }
     // copy_file_range where the kernel can, else read and write.
     std::io::copy(&mut source, &mut target).map(drop)
+}
+
+/// Whether somebody has the name already.
+fn is_there(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::AlreadyExists
+}
+
+/// Whether this process takes nothing away from modes. Asked of the kernel by a file, since the system call
+/// can only ask by changing it.
+fn has_no_umask() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.is_some_and(|mask| mask.trim().bytes().all(|digit| digit == b'0'))
+}
+
+/// Whether a directory gives what is made in it neither its group nor modes of its own.
+fn is_plain(directory: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    if rustix::fs::fstat(directory)?.st_mode & Mode::SGID.bits() != 0 {
+        return Ok(false);
+    }
+    match rustix::fs::fgetxattr(directory, c"system.posix_acl_default", &mut [0_u8; 0][..]) {
+        Ok(length) => Ok(length == 0),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Copies the attributes that are part of an image.

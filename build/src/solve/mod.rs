@@ -144,6 +144,8 @@ pub struct Solver<'a> {
     /// Of vertices whose key was found and that wait for a worker.
     known: BTreeMap<VertexId, Known>,
     workers: Vec<Worker>,
+    /// Those that have answered: the kernel takes down what they had mounted.
+    leaving: Vec<Worker>,
     /// New layers that are not flushed yet, and the records to write then.
     pending: Vec<(Pending, Option<(Digest, Record)>)>,
     pending_since: Option<Instant>,
@@ -199,6 +201,7 @@ impl<'a> Solver<'a> {
             states: graph.vertices.iter().map(|_| State::Unneeded).collect(),
             known: BTreeMap::new(),
             workers: Vec::new(),
+            leaving: Vec::new(),
             pending: Vec::new(),
             pending_since: None,
             flusher: None,
@@ -241,6 +244,7 @@ impl<'a> Solver<'a> {
             self.workers.drain(..).for_each(Worker::collect_quietly);
         }
         self.memo.save();
+        self.leaving.drain(..).for_each(Worker::collect_quietly);
         // Also of a build that failed: what succeeded need not be done again.
         let flushed = self.finish();
         outcome?;
@@ -517,10 +521,12 @@ impl<'a> Solver<'a> {
     }
 
     /// Takes what a worker made.
-    fn collect(&mut self, worker: Worker) -> Result<Outcome> {
+    fn collect(&mut self, mut worker: Worker) -> Result<Outcome> {
         let id = worker.vertex;
         let dir = worker.dir.clone();
-        let made = worker.collect();
+        let made = worker.answer();
+        self.leaving.retain(|one| !one.is_gone());
+        self.leaving.push(worker);
         self.host.disconnect(id);
         let made: job::Made = made?;
         let vertex = self.graph.vertex(id);

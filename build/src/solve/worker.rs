@@ -173,15 +173,15 @@ impl Worker {
 
     /// Waits for its end, whatever it says.
     pub(super) fn collect_quietly(self) {
-        let _ = waitpid(Some(self.pid), WaitOptions::empty());
+        while matches!(waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
     }
 
-    /// Waits for its end, and gives its answer.
-    pub(super) fn collect<T: DeserializeOwned>(mut self) -> Result<T> {
+    /// Its answer. The process may still be leaving: who asks has to [wait](Self::collect_quietly) for it some
+    /// time.
+    pub(super) fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
         if let Some(answer) = self.answer.take() {
             let _ = File::from(answer).read_to_end(&mut self.said);
         }
-        while matches!(waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
         match serde_json::from_slice(&self.said) {
             Ok(Answer::Ok(made)) => Ok(made),
             Ok(Answer::Exit { command, code }) => Err(Error::Exit { command, code }),
@@ -192,6 +192,18 @@ impl Worker {
                 kind: ErrorKind::Io,
             }),
         }
+    }
+
+    /// Whether the process is gone, and waited for.
+    pub(super) fn is_gone(&self) -> bool {
+        !matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None) | Err(Errno::INTR))
+    }
+
+    /// Waits for its end, and gives its answer.
+    pub(super) fn collect<T: DeserializeOwned>(mut self) -> Result<T> {
+        let answer = self.answer();
+        self.collect_quietly();
+        answer
     }
 }
 

@@ -19,6 +19,7 @@
 //! since its whiteouts must not be seen.
 
 mod files;
+mod shared;
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, Permissions};
@@ -36,6 +37,7 @@ use crate::layer::OverlayXattr;
 use crate::store::Layer;
 
 pub use files::Found;
+use shared::Shared;
 
 const UPPER: &str = "upper";
 const WORK: &str = "work";
@@ -244,16 +246,23 @@ impl Snapshot {
         parameters: &[Parameter<'_>],
         attributes: Attributes,
     ) -> Result<Result<Mounted, OverlayError>> {
+        let trees = self.layers.iter().map(Tree::open).collect::<Result<Vec<_>>>()?;
+        let base = self.writable.as_deref().map(opened).transpose()?;
+        let all: Vec<&OwnedFd> = trees.iter().chain(&base).collect();
+        let shared = idmap.map(|idmap| Shared::of(&all, idmap)).transpose()?.flatten();
+        let mapped = |tree: OwnedFd, path: &Path| match (&shared, idmap) {
+            (_, None) => Ok(tree),
+            (Some(shared), _) if let Some(found) = shared.find(&tree) => Ok(found),
+            _ => cloned(&tree, path, idmap),
+        };
         let mut lowers = Vec::with_capacity(self.layers.len() + 1);
-        for layer in &self.layers {
-            let tree = layer.open()?;
-            lowers.push(if idmap.is_some() { cloned(&tree, layer.path(), idmap)? } else { tree });
+        for (tree, layer) in trees.into_iter().zip(&self.layers) {
+            lowers.push(mapped(tree, layer.path())?);
         }
         self.pad(&mut lowers)?;
         let mut upper = None;
-        if let Some(dir) = &self.writable {
-            let base = opened(dir)?;
-            let base = if idmap.is_some() { cloned(&base, dir, idmap)? } else { base };
+        if let (Some(dir), Some(base)) = (&self.writable, base) {
+            let base = mapped(base, dir)?;
             let below = |name: &str| {
                 openat(&base, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
                     .map_err(|e| Error::io("open the directory", dir.join(name), e))
@@ -270,6 +279,7 @@ impl Snapshot {
             Overlay { lowers: &lowers, upper, parameters, owner }.mount(attributes)
         };
         lowers.extend(upper.map(|(.., base)| base));
+        lowers.extend(shared.map(Shared::into_mount));
         Ok(mounted.map(|root| Mounted { root, held: lowers }))
     }
 
