@@ -35,12 +35,17 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Enters a user namespace if this process is not root, and says how it stands then.
+    /// Enters a user namespace if this process is not root, and says how it stands then: that of
+    /// `shared`, a process of the same user, else one of its own.
     ///
     /// # Errors
     /// User namespaces are switched off on this host, or the set-uid programs refuse.
-    pub fn acquire() -> Result<Self> {
-        rootless::enter()?;
+    pub fn acquire(shared: Option<rustix::process::Pid>) -> Result<Self> {
+        let join = |process| !rootless::privileged().unwrap_or(true) && rootless::join(process).is_ok();
+        // It may have ended at this moment.
+        if !shared.is_some_and(join) {
+            rootless::enter()?;
+        }
         let read = |path: &'static str| {
             let text = fs::read_to_string(path);
             text.map(|t| IdMap::from_kernel(&t)).map_err(|source| Error::Read { path: path.into(), source })

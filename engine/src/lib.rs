@@ -96,7 +96,9 @@ impl Engine {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let authority = Authority::acquire()?;
+        let is_root = rustix::process::geteuid().is_root();
+        let shared = if is_root { None } else { self.shared_namespace() };
+        let authority = Authority::acquire(shared)?;
         let options = UnpackOptions {
             ownership: authority.ownership,
             devices: if authority.first_namespace { Devices::Make } else { Devices::Skip },

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use crate::address::{Mac, Subnet};
@@ -28,16 +28,16 @@ pub(crate) fn find(network: &Definition) -> Result<Option<u32>> {
 }
 
 /// The bridge with its addresses, up; made if it isn't there. Its index, and whether it was made.
-pub(crate) fn ensure(network: &Definition) -> Result<(u32, bool)> {
+/// `mtu` is the size of packets unless the network says one.
+pub(crate) fn ensure(network: &Definition, mtu: Option<u32>) -> Result<(u32, bool)> {
     if let Some(index) = find(network)? {
         return Ok((index, false));
     }
     let failed = |op| Error::link::<io::Error>(op, &network.bridge);
     let mut socket = socket()?;
     let mut requests = Requests::new();
-    let first =
-        network.ranges.first().map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |range| range.gateway);
-    requests.add_bridge(&network.bridge, Mac::of(first), network.mtu());
+    let first = network.ranges.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |range| range.gateway);
+    requests.add_bridge(&network.bridge, Mac::of(first), network.mtu().or(mtu));
     match socket.execute(&requests) {
         Err((_, error)) if error.raw_os_error() == Some(EEXIST) => {}
         other => other.map_err(|(_, error)| failed("make the bridge")(error))?,
@@ -107,6 +107,7 @@ pub(crate) fn plug(
     network: &Definition,
     endpoint: &Endpoint,
     inside: &NetworkNamespace,
+    mtu: Option<u32>,
 ) -> Result<()> {
     use std::os::fd::AsFd;
     let mut requests = Requests::new();
@@ -116,7 +117,7 @@ pub(crate) fn plug(
     requests.add_veth(&VethPair {
         name: &endpoint.port,
         bridge,
-        mtu: network.mtu(),
+        mtu: network.mtu().or(mtu),
         hairpin: filtered.is_ok_and(|on| on.trim() == "1"),
         isolated: network.isolates_ports(),
         peer: &endpoint.interface,
@@ -170,6 +171,36 @@ fn route(socket: &mut Socket, index: u32, range: &Range, name: &str) -> Result<(
         Err((_, error)) if error.raw_os_error() == Some(EEXIST) => Ok(()),
         other => other.map_err(|(_, error)| Error::link("give a default route to", name)(error)),
     }
+}
+
+/// Gives addresses to the interface by which a program of the user mode brings what is published. Answers
+/// have to leave by it, though the default route is a bridge's: by their source.
+pub(crate) fn configure_ports(name: &str, own: Ipv4Addr, peer: Ipv4Addr, subnet: Subnet) -> Result<()> {
+    /// Of the container's 255 tables one that nobody has a use for.
+    const TABLE: u8 = 77;
+    let mut socket = socket()?;
+    let link = socket.link(name).map_err(Error::link("look at", name))?;
+    let index =
+        link.ok_or_else(|| Error::link("find", name)(io::Error::from(io::ErrorKind::NotFound)))?.index;
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        set(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+    }
+    let mut requests = Requests::new();
+    requests.add_address(index, own.into(), subnet);
+    requests.set_up(index);
+    requests.add_default_route_in(TABLE, index, peer.into());
+    requests.add_source_rule(own, TABLE);
+    socket.execute(&requests).map_err(|(_, error)| Error::link("give addresses to", name)(error))
+}
+
+/// Removes an interface of a container that leads to a bridge which is gone.
+pub(crate) fn remove_inner(endpoint: &Endpoint) -> Result<()> {
+    let mut socket = socket()?;
+    let name = &endpoint.interface;
+    let Some(link) = socket.link(name).map_err(Error::link("look at", name))? else { return Ok(()) };
+    let mut requests = Requests::new();
+    requests.delete_link(link.index);
+    socket.execute(&requests).map_err(|(_, error)| Error::link("remove the interface", name)(error))
 }
 
 /// Gives the default route to another network after the one that had it has gone.

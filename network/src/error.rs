@@ -181,6 +181,16 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// An ordinary user's bridges are gone with the process that held them.
+    #[error(
+        "the process that held the networks of this user was killed; the next container that starts makes it anew"
+    )]
+    NoHolder,
+    /// The holder belongs to another user namespace than the caller.
+    #[error(
+        "the networks of this user were made anew while this container's supervisor lived: stop the container and start it again"
+    )]
+    HeldElsewhere,
     /// A program that connects a namespace failed.
     #[error("{program} failed: {words}")]
     Program {
@@ -203,6 +213,8 @@ impl Error {
             | Self::Connected { .. }
             | Self::Overlap { .. }
             | Self::NoSubnet
+            | Self::NoHolder
+            | Self::HeldElsewhere
             | Self::AddressTaken { .. }
             | Self::AddressesExhausted { .. }
             | Self::PortTaken { .. } => ErrorKind::Conflict,

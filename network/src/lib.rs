@@ -10,7 +10,8 @@
 //!             └─ ruleset      the one nftables table               ┴► netlink, without any program
 //! ```
 //!
-//! [`usermode`] is for callers without root: a program with a TAP interface.
+//! [`usermode`] is for callers without root: a program with a TAP interface. [`holder`] is where their
+//! bridges are.
 //! Everything blocks; nothing but the namespace of a short-lived thread is entered.
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ mod definition;
 pub mod dns;
 mod endpoint;
 mod error;
+pub mod holder;
 mod namespace;
 mod netlink;
 mod networks;
@@ -32,6 +34,6 @@ pub use definition::{BRIDGE_PREFIX, DEFAULT_NETWORK, Definition, NetworkWish, Ra
 pub use endpoint::{Endpoint, EndpointWish};
 pub use error::{Error, Result};
 pub use namespace::NetworkNamespace;
-pub use networks::{Guest, Networks, Reserved};
+pub use networks::{Bridges, Guest, Networks, Reserved};
 pub use port::{Holder, PortWish, Protocol, Published, Reservation};
 pub use ruleset::TABLE;

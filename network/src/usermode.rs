@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,21 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::address::Subnet;
+use crate::bridge::configure_ports;
 use crate::error::{Error, Result};
 use crate::namespace::NetworkNamespace;
 use crate::port::{Protocol, Published};
 
 /// The largest packet that both programs pass: 64 KiB without an Ethernet header, in whole words.
 /// Fewer packets are less work: ten times the throughput of 1500.
-const MTU: &str = "65520";
+pub(crate) const MTU: u32 = 65520;
 /// Where TAP interfaces come from.
 const TUN: &str = "/dev/net/tun";
-/// The name of the interface inside.
-const INTERFACE: &str = "eth0";
+/// The addresses of an interface that only brings what is published: those of slirp4netns, and two
+/// link-local ones for pasta.
+const SLIRP: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 2, 100), Ipv4Addr::new(10, 0, 2, 2)];
+const PASTA: [Ipv4Addr; 2] = [Ipv4Addr::new(169, 254, 77, 2), Ipv4Addr::new(169, 254, 77, 1)];
 /// How long slirp4netns may take for its socket.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -94,7 +98,29 @@ pub fn find() -> Result<(Program, PathBuf)> {
     }
 }
 
-/// Connects the namespace of a process. Returns when the interface is there.
+/// What a namespace gets of its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its whole network: the interface `eth0` with an address and the default route.
+    Whole,
+    /// A way out for bridges, which ask for it by the default route.
+    Uplink,
+    /// Only what is published: the rest goes by the bridges.
+    Ports,
+}
+
+impl Part {
+    /// The name of the interface inside.
+    fn interface(self) -> &'static str {
+        match self {
+            Self::Whole => "eth0",
+            Self::Uplink => "uplink",
+            Self::Ports => "ports0",
+        }
+    }
+}
+
+/// Connects a namespace for `container`, an ID. Returns when the interface is there.
 ///
 /// # Errors
 /// [`Error::Program`] with what the program said.
@@ -103,6 +129,7 @@ pub fn start(
     runroot: &Path,
     container: &str,
     inside: &NetworkNamespace,
+    part: Part,
     ports: &[Published],
 ) -> Result<()> {
     let dir = runroot.join("networks/usermode");
@@ -110,19 +137,26 @@ pub fn start(
     let pid_file = dir.join(format!(".{container}.pid"));
     let place = Place::make(dir.join(format!(".{container}.net")), inside)?;
     let pid = match program {
-        Program::Pasta => start_pasta(file, &pid_file, &place.0, ports)?,
-        Program::Slirp4netns => start_slirp(file, &dir, container, &place.0, ports)?,
+        Program::Pasta => start_pasta(file, &pid_file, &place.0, part, ports)?,
+        Program::Slirp4netns => start_slirp(file, &dir, container, &place.0, part, ports)?,
     };
     drop(place);
     let started = start_time(pid).ok_or_else(|| failed(*program, "it ended at once"))?;
     let record = UserMode { program: *program, pid, started, ports: ports.to_vec() };
     let bytes = serde_json::to_vec(&record).expect("plain values always serialise");
     let path = dir.join(container);
-    let written = fs::write(&path, bytes).map_err(Error::io("write", &path));
-    if written.is_err() {
-        record.end();
+    let mut done = fs::write(&path, bytes).map_err(Error::io("write", &path));
+    if done.is_ok() && part == Part::Ports {
+        let [own, peer] = if *program == Program::Pasta { PASTA } else { SLIRP };
+        let subnet = Subnet::containing(own.into(), if *program == Program::Pasta { 30 } else { 24 });
+        done =
+            subnet.and_then(|subnet| inside.inside(|| configure_ports(part.interface(), own, peer, subnet)));
     }
-    written
+    if done.is_err() {
+        record.end();
+        let _ = fs::remove_file(&path);
+    }
+    done
 }
 
 /// A namespace in the tree of files: the programs drop what they would need to look at a process, and the
@@ -147,9 +181,22 @@ impl Drop for Place {
     }
 }
 
-fn start_pasta(file: &Path, pid_file: &Path, namespace: &Path, ports: &[Published]) -> Result<i32> {
+fn start_pasta(
+    file: &Path,
+    pid_file: &Path,
+    namespace: &Path,
+    part: Part,
+    ports: &[Published],
+) -> Result<i32> {
     let mut command = Command::new(file);
-    command.args(["--config-net", "--quiet", "--no-map-gw", "--mtu", MTU, "--ns-ifname", INTERFACE]);
+    command.args(["--quiet", "--no-map-gw", "--ns-ifname", part.interface(), "--mtu", &MTU.to_string()]);
+    if part == Part::Ports {
+        let [own, peer] = PASTA.map(|address| address.to_string());
+        command.args(["--address", &own, "--netmask", "30", "--gateway", &peer]);
+        command.args(["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]);
+    } else {
+        command.arg("--config-net");
+    }
     // What listens on one side's loopback is not for the other side.
     command.args(["--tcp-ns", "none", "--udp-ns", "none"]);
     for (flag, protocol) in [("--tcp-ports", Protocol::Tcp), ("--udp-ports", Protocol::Udp)] {
@@ -184,6 +231,7 @@ fn start_slirp(
     dir: &Path,
     container: &str,
     namespace: &Path,
+    part: Part,
     ports: &[Published],
 ) -> Result<i32> {
     let program = Program::Slirp4netns;
@@ -194,8 +242,11 @@ fn start_slirp(
     let log = fs::File::create(&log_path).map_err(Error::io("make", &log_path))?;
     let copy = log.try_clone().map_err(Error::io("copy", &log_path))?;
     let mut command = Command::new(file);
-    command.args(["--configure", "--disable-host-loopback", "--mtu", MTU, "--api-socket"]).arg(&socket);
-    command.arg("--netns-type=path").arg(namespace).arg(INTERFACE);
+    command.args(["--disable-host-loopback", "--api-socket"]).arg(&socket);
+    if part != Part::Ports {
+        command.args(["--configure", "--mtu", &MTU.to_string()]);
+    }
+    command.arg("--netns-type=path").arg(namespace).arg(part.interface());
     let spawned = command.stdin(Stdio::null()).stdout(log).stderr(copy).spawn();
     let mut child = spawned.map_err(|error| failed(program, error.to_string()))?;
     let outcome = (|| {
@@ -254,6 +305,21 @@ fn forward(socket: &Path, port: &Published) -> Result<()> {
     }
 }
 
+/// Whether this host has a way out itself: without one neither program finds an interface to copy.
+pub fn host_has_default_route() -> bool {
+    let text = |name: &str| fs::read_to_string(format!("/proc/self/net/{name}")).unwrap_or_default();
+    // Interface, destination, ...; and destination, its prefix, ..., interface.
+    let four =
+        text("route").lines().skip(1).any(|line| line.split_ascii_whitespace().nth(1) == Some("00000000"));
+    let is_default = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        words.next().is_some_and(|to| to.bytes().all(|digit| digit == b'0'))
+            && words.next() == Some("00")
+            && words.next_back() != Some("lo")
+    };
+    four || text("ipv6_route").lines().any(is_default)
+}
+
 /// What connects a container, if anything does.
 ///
 /// # Errors
@@ -300,12 +366,19 @@ pub fn release(runroot: &Path, container: &str) -> Result<()> {
 }
 
 impl UserMode {
+    /// Whether it still runs.
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
     fn end(&self) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         // The descriptor first: between a look and a signal the number could change hands.
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
         if start_time(self.pid) == Some(self.started) {
-            let _ = pidfd_send_signal(&process, Signal::TERM);
+            // A supervisor's children inherit its mask of signals, and neither program has anything to
+            // clear up.
+            let _ = pidfd_send_signal(&process, Signal::KILL);
             // slirp4netns is a child of whoever started it.
             let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         }
@@ -323,11 +396,25 @@ pub(crate) fn check_address(address: IpAddr, protocol: Protocol) -> Result<()> {
     Ok(())
 }
 
-/// Field 22 of `/proc/PID/stat`.
-fn start_time(pid: i32) -> Option<u64> {
+/// The same of a container on bridges, which the program reaches by IPv4, or by its loopback.
+pub(crate) fn check_bridged(address: IpAddr, protocol: Protocol) -> Result<()> {
+    if address.is_ipv6() && !address.is_loopback() {
+        return Err(Error::unsupported(
+            format!("publishing on {address} without root"),
+            "in networks with bridges ports are published on addresses of IPv4 and on [::1]",
+        ));
+    }
+    check_address(address, protocol)
+}
+
+/// Field 22 of `/proc/PID/stat`; `None` of a process that has ended.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = rest.split_ascii_whitespace();
+    let is_zombie = matches!(fields.next()?, "Z" | "X");
+    // The state was field 3.
+    fields.nth(18).filter(|_| !is_zombie)?.parse().ok()
 }
 
 fn failed(program: Program, words: impl Into<String>) -> Error {

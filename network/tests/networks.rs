@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use onggi_network::{
-    Definition, EndpointWish, Guest, NetworkNamespace, NetworkWish, Networks, PortWish, Protocol,
+    Bridges, Definition, EndpointWish, Guest, NetworkNamespace, NetworkWish, Networks, PortWish, Protocol,
 };
 use onggi_sys::clone::{Namespaces, unshare};
 use onggi_sys::link::loopback_up;
@@ -24,7 +24,7 @@ fn on_a_host(test: impl FnOnce(&Networks, &TempDir) + Send + 'static) {
         unshare(Namespaces::NET).unwrap();
         loopback_up().unwrap();
         let folder = TempDir::new().unwrap();
-        let networks = Networks::new(&folder.path().join("root"), &folder.path().join("run"), None);
+        let networks = Networks::new(&folder.path().join("root"), &folder.path().join("run"), Bridges::Here);
         test(&networks, &folder);
     });
     if let Err(panic) = thread.join() {

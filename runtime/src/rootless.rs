@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use onggi_sys::caps;
-use onggi_sys::clone::{Clone3, Namespaces, SingleThreaded, unshare};
+use onggi_sys::clone::{Clone3, Namespaces, SingleThreaded, enter as enter_namespace, unshare};
 use onggi_sys::idmap::{IdMap, Range};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions, getgid, getpid, getuid, waitpid};
@@ -110,11 +110,30 @@ pub fn enter() -> Result<Option<Entered>> {
         write_single(proc.as_fd(), &uids, &gids)?;
         Entered { uids, gids, single: true }
     };
+    become_root()?;
+    Ok(Some(entered))
+}
+
+fn become_root() -> Result<()> {
     let step = || Error::io("become", "root of the user namespace");
     let (root_uid, root_gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     rustix::thread::set_thread_res_gid(root_gid, root_gid, root_gid).map_err(step())?;
-    rustix::thread::set_thread_res_uid(root_uid, root_uid, root_uid).map_err(step())?;
-    Ok(Some(entered))
+    rustix::thread::set_thread_res_uid(root_uid, root_uid, root_uid).map_err(step())
+}
+
+/// As [`enter`], but into the user namespace that a process of the same user is in, with a mount namespace
+/// of the caller's own: what it makes there the others of that namespace have authority over.
+///
+/// # Errors
+/// [`Error::Io`] if there is no such process or it is another user's.
+pub fn join(process: Pid) -> Result<()> {
+    let path = format!("/proc/{}/ns/user", process.as_raw_nonzero());
+    let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("open", &path))?;
+    enter_namespace(namespace.as_fd(), Namespaces::USER)
+        .and_then(|()| unshare(Namespaces::MOUNT))
+        .map_err(Error::io("enter", path))?;
+    become_root()
 }
 
 /// The identity maps of all ids that the caller's user namespace has: what a

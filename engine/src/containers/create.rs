@@ -50,6 +50,7 @@ impl Engine {
     /// Checks the wishes and gets the image ready.
     pub(crate) fn prepare(&self, request: &RunRequest, progress: ProgressSource<'_>) -> Result<Image> {
         check(request)?;
+        self.enter_networks(&request.network)?;
         self.store()?;
         self.sweep()?;
         let image = self.image_to_run(request, progress)?;

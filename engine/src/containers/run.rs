@@ -80,6 +80,7 @@ impl Engine {
             Status::Running => return attach.map(|attach| self.attach(text, attach)).transpose(),
             _ => {}
         }
+        self.enter_networks(&details.record.request.network)?;
         self.shield(details.record.host_ids)?;
         let id = &details.record.id;
         let mark = match Mark::take(&self.settings().runroot, id) {

@@ -14,13 +14,14 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use onggi_network::usermode::Program;
+use onggi_network::usermode::{Part, Program};
 use onggi_network::{
     Definition, EndpointWish, NetworkNamespace, Networks, PortWish, Protocol, Published, Reserved, dns,
     usermode,
 };
 use onggi_runtime::Created;
 
+use super::shared::{check_bridges, needs_bridges};
 use super::{Attachment, HostAddress, Publishing};
 use crate::Engine;
 use crate::containers::Record;
@@ -81,6 +82,8 @@ struct Joined {
     kind: Kind,
     id: String,
     runroot: PathBuf,
+    /// The store, of an ordinary user whose bridges are held by a process.
+    shared: Option<PathBuf>,
     /// Whether somebody else gives it back.
     kept: bool,
     resolver: Option<dns::ResolverWish>,
@@ -92,7 +95,11 @@ struct Joined {
 #[derive(Debug)]
 enum Kind {
     /// By bridges of this host.
-    Bridges(Reserved),
+    Bridges {
+        reserved: Reserved,
+        /// What publishes ports, where the bridges can't.
+        publisher: Option<(Program, PathBuf)>,
+    },
     /// By a program, which binds the ports itself.
     UserMode { program: (Program, PathBuf), ports: Vec<Published> },
 }
@@ -104,7 +111,7 @@ impl Connection {
         let attachments: &[Attachment] = match guest.network {
             Network::None | Network::Host | Network::Container(_) => return Ok(Self(None)),
             // An ordinary user has no bridge of his own on this host.
-            network if engine.authority()?.rootless => {
+            network if engine.is_rootless() && !needs_bridges(network) => {
                 return Self::prepare_user_mode(engine, guest, network);
             }
             Network::Default => {
@@ -114,28 +121,56 @@ impl Connection {
             }
             Network::Joined(list) => list,
         };
-        let networks = engine.networks();
+        if engine.is_rootless() {
+            check_bridges(attachments)?;
+        }
+        let ports = wished_ports(guest.publishing, guest.exposed)?;
+        let publisher =
+            if engine.is_rootless() && !ports.is_empty() { Some(usermode::find()?) } else { None };
+        let (networks, lock) = engine.hold_networks()?;
+        let reserved = Self::reserve(engine, guest, &networks, attachments, &ports);
+        drop(lock);
+        let (mut reserved, named) = match reserved {
+            Ok(found) => found,
+            Err(error) => {
+                let _ = engine.end_unused_holder();
+                return Err(error);
+            }
+        };
+        if publisher.is_some() {
+            // What the container's first process inherits would keep them from the program.
+            drop(reserved.take_locks());
+        }
+        let local = guest.servers.is_empty() && host_resolves_on_loopback();
+        let resolver = (named || local).then(|| resolver_of(engine, guest));
+        let kind = Kind::Bridges { reserved, publisher };
+        Ok(Self::new(engine, guest, networks, kind, resolver))
+    }
+
+    /// Takes addresses and ports; whether its networks have names.
+    fn reserve(
+        engine: &Engine,
+        guest: Guest<'_>,
+        networks: &Networks,
+        attachments: &[Attachment],
+        ports: &[PortWish],
+    ) -> Result<(Reserved, bool)> {
         let mut chosen: Vec<(Definition, EndpointWish)> = Vec::new();
         for one in attachments {
-            let network = engine.find_network(&networks, &one.network)?;
+            let network = engine.find_network(networks, &one.network)?;
             if chosen.iter().any(|(other, _)| other.id == network.id) {
                 return Err(Error::flag("--network", format!("network {} is named twice", network.name)));
             }
             chosen.push((network, one.wish.clone()));
         }
-        let ports = wished_ports(guest.publishing, guest.exposed)?;
         let reserved = networks.reserve(&onggi_network::Guest {
             id: guest.id,
             name: guest.name,
             networks: &chosen,
-            ports: &ports,
+            ports,
             default_ip: engine.settings().publish_address,
         })?;
-        let named = chosen.iter().any(|(network, _)| network.has_names());
-        let local = guest.servers.is_empty() && host_resolves_on_loopback();
-        let resolver = (named || local).then(|| resolver_of(engine, guest));
-        let kind = Kind::Bridges(reserved);
-        Ok(Self::new(engine, guest, networks, kind, resolver))
+        Ok((reserved, chosen.iter().any(|(network, _)| network.has_names())))
     }
 
     fn new(
@@ -147,11 +182,14 @@ impl Connection {
     ) -> Self {
         let runroot = engine.settings().runroot.clone();
         let failure = RefCell::new(None);
+        let is_shared = engine.is_rootless() && matches!(kind, Kind::Bridges { .. });
+        let shared = is_shared.then(|| engine.settings().root.clone());
         Self(Some(Rc::new(Joined {
             networks,
             kind,
             id: guest.id.into(),
             runroot,
+            shared,
             kept: false,
             resolver,
             failure,
@@ -160,14 +198,6 @@ impl Connection {
 
     /// Finds the program that connects the containers of an ordinary user.
     fn prepare_user_mode(engine: &Engine, guest: Guest<'_>, network: &Network) -> Result<Self> {
-        if let Network::Joined(list) = network
-            && let Some(one) = list.iter().find(|one| !is_user_mode(one))
-        {
-            return Err(Error::flag_unsupported(
-                format!("--network={}", one.network),
-                "networks with bridges need root; without it there are bridge (by pasta), none, host and container:NAME",
-            ));
-        }
         let publishing = guest.publishing;
         let wished = !publishing.ports.is_empty() || publishing.all || *network != Network::Default;
         let program = match usermode::find() {
@@ -191,7 +221,7 @@ impl Connection {
     pub(crate) fn names(&self) -> Names {
         let Some(joined) = &self.0 else { return Names::default() };
         let resolver = joined.resolver.as_ref().map(|_| dns::RESOLVER.into());
-        let Kind::Bridges(Reserved { endpoints, .. }) = &joined.kind else {
+        let Kind::Bridges { reserved: Reserved { endpoints, .. }, .. } = &joined.kind else {
             return Names { resolver, ..Names::default() };
         };
         let gateway = endpoints.iter().find(|(network, _)| !network.internal).or(endpoints.first());
@@ -232,7 +262,7 @@ impl Connection {
         joined.as_mut().map_or_else(Vec::new, |joined| {
             joined.kept = true;
             match &mut joined.kind {
-                Kind::Bridges(reserved) => reserved.take_locks(),
+                Kind::Bridges { reserved, .. } => reserved.take_locks(),
                 Kind::UserMode { .. } => Vec::new(),
             }
         })
@@ -248,9 +278,16 @@ impl Joined {
     /// Connects the namespace; `first` is the process with whose end all ends.
     fn attach(&self, inside: &NetworkNamespace, first: BorrowedFd<'_>) -> onggi_network::Result<()> {
         match &self.kind {
-            Kind::Bridges(reserved) => self.networks.plug(reserved, inside)?,
+            Kind::Bridges { reserved, publisher } => {
+                self.networks.plug(reserved, inside)?;
+                if let Some(program) = publisher {
+                    let ports: Vec<_> =
+                        reserved.endpoints.iter().flat_map(|(_, one)| one.ports.iter().copied()).collect();
+                    usermode::start(program, &self.runroot, &self.id, inside, Part::Ports, &ports)?;
+                }
+            }
             Kind::UserMode { program, ports } => {
-                usermode::start(program, &self.runroot, &self.id, inside, ports)?;
+                usermode::start(program, &self.runroot, &self.id, inside, Part::Whole, ports)?;
             }
         }
         if let Some(resolver) = &self.resolver {
@@ -267,9 +304,17 @@ impl Drop for Joined {
         }
         // What stays behind goes with the next sweep.
         let _ = match &self.kind {
-            Kind::Bridges(reserved) => self.networks.release_reserved(reserved),
+            Kind::Bridges { reserved, publisher } => {
+                if publisher.is_some() {
+                    let _ = usermode::release(&self.runroot, &self.id);
+                }
+                self.networks.release_reserved(reserved)
+            }
             Kind::UserMode { .. } => usermode::release(&self.runroot, &self.id),
         };
+        if let Some(root) = &self.shared {
+            let _ = super::shared::end_unused(root, &self.runroot);
+        }
     }
 }
 
@@ -285,16 +330,23 @@ impl Engine {
     /// As [`release_network`](Self::release_network), of a container without a record.
     pub(crate) fn release_networks_of(&self, id: &str) -> Result<()> {
         usermode::release(&self.settings().runroot, id)?;
-        Ok(self.networks().release(id)?)
+        self.networks().release(id)?;
+        self.end_unused_holder()
     }
 
-    /// What the caller should know of the network of a container that names none: why there is none.
+    /// What the caller should know of a container's network: why it has none, or no way out.
     pub fn network_notice(&self, network: &Network) -> Option<String> {
-        if *network != Network::Default || !crate::is_rootless() {
+        let bridges = needs_bridges(network);
+        if !(bridges || *network == Network::Default) || !self.is_rootless() {
             return None;
         }
         let why = usermode::find().err()?;
-        Some(format!("the container has no network but loopback: {why}"))
+        let what = if bridges {
+            "networks have no way out of this host"
+        } else {
+            "the container has no network but loopback"
+        };
+        Some(format!("{what}: {why}"))
     }
 
     /// A network by name or ID; the default one is made now if it has to be.
@@ -304,12 +356,6 @@ impl Engine {
         }
         Ok(networks.find(text)?)
     }
-}
-
-/// Whether an ordinary user's container can have it.
-fn is_user_mode(one: &Attachment) -> bool {
-    matches!(one.network.as_str(), "bridge" | "default" | "pasta" | "slirp4netns")
-        && one.wish == EndpointWish::default()
 }
 
 fn resolver_of(engine: &Engine, guest: Guest<'_>) -> dns::ResolverWish {

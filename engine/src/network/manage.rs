@@ -97,9 +97,6 @@ impl Engine {
     /// Compares the kernel with what is written of networks, and mends it if `repair`: sentences, and
     /// whether each was mended.
     pub fn check_networks(&self, repair: bool) -> Result<Vec<(String, bool)>> {
-        if self.authority()?.rootless {
-            return Ok(Vec::new());
-        }
         let networks = self.networks();
         let alive = |id: &str| self.look(id).is_alive();
         let mut found: Vec<(String, bool)> = Vec::new();
@@ -110,14 +107,21 @@ impl Engine {
                 networks.release(&id)?;
             }
         }
-        found.extend(networks.check(repair)?);
+        if self.is_rootless() && onggi_network::holder::was_killed(&self.settings().runroot) {
+            let mended = repair && (!networks.is_used()? || self.hold_networks().is_ok());
+            found.push(("the process that held the networks of this user was killed".into(), mended));
+            if repair {
+                self.end_unused_holder()?;
+            }
+        }
+        found.extend(self.networks().check(repair)?);
         Ok(found)
     }
 
     /// Chains of the host's own firewall that drop what containers send out.
     pub fn firewall_drops(&self) -> Result<Vec<String>> {
         let networks = self.networks();
-        if self.authority()?.rootless || networks.all()?.is_empty() {
+        if self.is_rootless() || networks.all()?.is_empty() {
             return Ok(Vec::new());
         }
         Ok(networks.foreign_drops()?)
@@ -126,6 +130,9 @@ impl Engine {
     /// Connects a container; one that does not run will be at its next start.
     pub fn connect_network(&self, request: &ConnectRequest) -> Result<()> {
         let details = self.container(&request.container)?;
+        if details.pid.is_some() {
+            self.enter_networks(&details.record.request.network)?;
+        }
         self.store()?;
         let networks = self.networks();
         let network = self.find_network(&networks, &request.network)?;
@@ -135,6 +142,8 @@ impl Engine {
             return Err(onggi_network::Error::Connected { container, network }.into());
         }
         if let Some(pid) = details.pid {
+            self.check_bridged(&details)?;
+            let (networks, _lock) = self.hold_networks()?;
             let inside = NetworkNamespace::of(pid)?;
             let guest = Guest {
                 id: &details.record.id,
@@ -152,14 +161,25 @@ impl Engine {
 
     /// Takes a network from a container.
     pub fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let details = self.container(container);
+        if let Ok(details) = &details
+            && details.pid.is_some()
+        {
+            self.enter_networks(&details.record.request.network)?;
+        }
         self.store()?;
         let networks = self.networks();
-        let network = self.find_network(&networks, network)?;
-        let details = match self.container(container) {
+        if force && matches!(details, Err(Error::NoContainer { .. })) {
             // Of a container that is gone, by its ID.
-            Err(Error::NoContainer { .. }) if force => return Ok(networks.release(container)?),
-            other => other?,
-        };
+            self.find_network(&networks, network)?;
+            networks.release(container)?;
+            return self.end_unused_holder();
+        }
+        let network = self.find_network(&networks, network)?;
+        let details = details?;
+        if details.pid.is_some() {
+            self.check_bridged(&details)?;
+        }
         let mut joined = joined(&details)?;
         let before = joined.len();
         joined.retain(|one| !is_named(&network, &one.network));
@@ -178,7 +198,19 @@ impl Engine {
             None if !was_joined => return Err(not_connected()),
             None => {}
         }
-        self.keep_networks(details, joined)
+        self.keep_networks(details, joined)?;
+        self.end_unused_holder()
+    }
+
+    /// A running container that a program connects can't have bridges: that is another user namespace.
+    fn check_bridged(&self, details: &ContainerDetails) -> Result<()> {
+        if !self.is_rootless() || super::shared::needs_bridges(&details.record.request.network) {
+            return Ok(());
+        }
+        Err(Error::flag_unsupported(
+            "changing the networks of this container while it runs",
+            "without root it was started without bridges; stop it, connect it, and start it again",
+        ))
     }
 
     /// The networks of a container that runs, in the order of its interfaces.
@@ -186,10 +218,12 @@ impl Engine {
         if !self.look(id).is_alive() {
             return Ok(Vec::new());
         }
-        if let Some(mode) = onggi_network::usermode::get(&self.settings().runroot, id)? {
+        let all = self.networks().of_container(id)?;
+        if all.is_empty()
+            && let Some(mode) = onggi_network::usermode::get(&self.settings().runroot, id)?
+        {
             return Ok(vec![user_mode(id, &mode)]);
         }
-        let all = self.networks().of_container(id)?;
         Ok(all.into_iter().map(|(network, endpoint)| ContainerNetwork { network, endpoint }).collect())
     }
 

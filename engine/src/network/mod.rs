@@ -6,17 +6,16 @@
 //! | this | what can be wished, and where it is kept |
 //! | [`connection`] | the network of one container from its start to its end |
 //! | [`manage`] | networks made, listed, removed; containers connected to them while they run |
+//! | [`shared`] | who holds the bridges of an ordinary user |
 
 mod connection;
 mod manage;
+mod shared;
 
 use std::fmt;
 use std::net::IpAddr;
 
-use onggi_network::Networks;
 use serde::{Deserialize, Serialize};
-
-use crate::Engine;
 
 pub(crate) use connection::{Connection, Guest, Names};
 pub use manage::{ConnectRequest, ContainerNetwork, NetworkDetails};
@@ -64,12 +63,5 @@ impl fmt::Display for HostAddress {
             Self::Address(address) => address.fmt(f),
             Self::HostGateway => f.write_str("host-gateway"),
         }
-    }
-}
-
-impl Engine {
-    /// The networks of this store.
-    pub(crate) fn networks(&self) -> Networks {
-        Networks::new(&self.settings().root, &self.settings().runroot, None)
     }
 }

@@ -13,7 +13,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType, rdata};
 use super::ResolverWish;
 use crate::definition::Definition;
 use crate::endpoint::Endpoint;
-use crate::networks::Networks;
+use crate::networks::{Bridges, Networks};
 
 /// How long others may remember an answer: containers come and go.
 const TTL: u32 = 5;
@@ -45,7 +45,7 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new(wish: &ResolverWish) -> Self {
         Self {
-            networks: Networks::new(&wish.root, &wish.runroot, None),
+            networks: Networks::new(&wish.root, &wish.runroot, Bridges::Nowhere),
             definitions: wish.root.join("networks"),
             container: wish.container.clone(),
             known: Vec::new(),

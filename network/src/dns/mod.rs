@@ -80,7 +80,7 @@ pub fn start(wish: ResolverWish, inside: &NetworkNamespace, first: BorrowedFd<'_
         let Ok(single) = SingleThreaded::check() else { return 1 };
         let forked = single.fork(move || {
             let kept = [udp.as_fd(), tcp.as_fd(), first, null.as_fd()];
-            if detach(&kept, null.as_fd()).is_err() {
+            if detach(&kept, null.as_fd(), c"onggi: resolver").is_err() {
                 return 1;
             }
             serve(wish, &udp, &tcp, first);
@@ -97,8 +97,12 @@ pub fn start(wish: ResolverWish, inside: &NetworkNamespace, first: BorrowedFd<'_
     }
 }
 
-/// Leaves the terminal, the standard streams and every descriptor but those.
-fn detach(kept: &[BorrowedFd<'_>], null: BorrowedFd<'_>) -> std::io::Result<()> {
+/// Leaves the terminal, the standard streams and every descriptor but those, and is called so from now on.
+pub(crate) fn detach(
+    kept: &[BorrowedFd<'_>],
+    null: BorrowedFd<'_>,
+    title: &std::ffi::CStr,
+) -> std::io::Result<()> {
     rustix::process::setsid()?;
     for standard in 0..3 {
         set_standard(null, standard)?;
@@ -115,7 +119,7 @@ fn detach(kept: &[BorrowedFd<'_>], null: BorrowedFd<'_>) -> std::io::Result<()> 
     close_range(next, u32::MAX)?;
     rustix::process::chdir("/")?;
     // What the caller's command line says is not for everybody's eyes.
-    set_title(c"onggi: resolver")
+    set_title(title)
 }
 
 /// Answers until the container's first process ends.

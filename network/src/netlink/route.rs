@@ -13,6 +13,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWRULE: u16 = 32;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -41,6 +42,10 @@ const RTA_GATEWAY: u16 = 5;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
+
+const FRA_SRC: u16 = 2;
+/// Look into the table that the header names.
+const FR_ACT_TO_TBL: u8 = 1;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -147,9 +152,21 @@ impl Requests {
 
     /// Everything that has no nearer route goes to `gateway`.
     pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) {
+        self.add_default_route_in(RT_TABLE_MAIN, index, gateway);
+    }
+
+    /// What comes from `source` asks `table` first (`RTM_NEWRULE`).
+    pub(crate) fn add_source_rule(&mut self, source: Ipv4Addr, table: u8) {
+        // fib_rule_hdr: family, lengths of destination and source, tos, table, 2 unused, action, flags u32
+        let header = [AF_INET, 0, 32, 0, table, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+        self.add(RTM_NEWRULE, ACK | CREATE | EXCL, &header, |rule| rule.bytes(FRA_SRC, &source.octets()));
+    }
+
+    /// The same of another table than the main one.
+    pub(crate) fn add_default_route_in(&mut self, table: u8, index: u32, gateway: IpAddr) {
         let family = if gateway.is_ipv4() { AF_INET } else { AF_INET6 };
         // rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags
-        let header = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
+        let header = [family, 0, 0, 0, table, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
         self.add(RTM_NEWROUTE, ACK | CREATE | EXCL, &header, |route| {
             with_bytes(gateway, |bytes| route.bytes(RTA_GATEWAY, bytes));
             route.u32(RTA_OIF, index);

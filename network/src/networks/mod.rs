@@ -10,28 +10,26 @@
 //! [`Networks::reserve`] takes addresses and ports, [`Networks::plug`] gives interfaces to its
 //! namespace, and [`Networks::release`] ends both; the kernel removes the interfaces with the namespace.
 
-use std::collections::BTreeMap;
+mod check;
+mod define;
+
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use crate::address::{Mac, Subnet, free_subnet, random_ipv6_subnet};
+use crate::address::Mac;
 use crate::bridge;
-use crate::definition::{
-    BRIDGE_PREFIX, DEFAULT_NETWORK, Definition, NetworkWish, Range, RangeWish, check_name, check_options,
-};
+use crate::definition::Definition;
 use crate::endpoint::{Endpoint, EndpointWish, Endpoints};
 use crate::error::{Error, Result};
 use crate::namespace::NetworkNamespace;
 use crate::port::{self, PortWish, Published, Reservation};
 use crate::ruleset;
 
-/// The most that is read of a definition.
-const MAX_DEFINITION: u64 = 1 << 20;
 /// A network's bridge has 1024 ports (`BR_MAX_PORTS`); the subnet may be larger.
 const DEFAULT_INTERFACE: &str = "eth";
 
@@ -40,8 +38,18 @@ const DEFAULT_INTERFACE: &str = "eth";
 pub struct Networks {
     definitions: PathBuf,
     state: PathBuf,
-    /// Where the bridges are; the caller's namespace if `None`.
-    host: Option<NetworkNamespace>,
+    bridges: Bridges,
+}
+
+/// Where the bridges are.
+#[derive(Debug)]
+pub enum Bridges {
+    /// In the caller's own network namespace.
+    Here,
+    /// In that of a [`holder`](crate::holder).
+    In(NetworkNamespace),
+    /// Nobody holds them now: there are none, nor anybody who is connected.
+    Nowhere,
 }
 
 /// A container that is to be connected.
@@ -76,143 +84,36 @@ impl Reserved {
 
 impl Networks {
     /// Those of a store. Nothing is read or made.
-    pub fn new(root: &Path, runroot: &Path, host: Option<NetworkNamespace>) -> Self {
-        Self { definitions: root.join("networks"), state: runroot.join("networks"), host }
+    pub fn new(root: &Path, runroot: &Path, bridges: Bridges) -> Self {
+        Self { definitions: root.join("networks"), state: runroot.join("networks"), bridges }
     }
 
     /// Does something where the bridges are.
     fn on_host<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        match &self.host {
-            None => work(),
-            Some(namespace) => namespace.inside(work),
+        match &self.bridges {
+            Bridges::Here => work(),
+            Bridges::In(namespace) => namespace.inside(work),
+            Bridges::Nowhere => Err(Error::NoHolder),
         }
     }
 
-    /// The network that containers get by default; defined now if it isn't yet.
-    pub fn default_network(&self, created: &dyn Fn() -> String) -> Result<Definition> {
-        if let Some(found) = self.read(DEFAULT_NETWORK)? {
-            return Ok(found);
-        }
-        let _lock = self.lock()?;
-        if let Some(found) = self.read(DEFAULT_NETWORK)? {
-            return Ok(found);
-        }
-        let wish = NetworkWish { name: DEFAULT_NETWORK.into(), created: created(), ..NetworkWish::default() };
-        self.define(&wish, None)
+    /// Takes something away where the bridges are; what is nowhere need not be.
+    fn undo_on_host(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+        if matches!(self.bridges, Bridges::Nowhere) { Ok(()) } else { self.on_host(work) }
     }
 
-    /// Defines a network. Its bridge is made when the first container needs it.
-    ///
-    /// # Errors
-    /// [`Error::Exists`], [`Error::Overlap`], [`Error::Invalid`] and [`Error::Unsupported`] for wishes
-    /// that can't be.
-    pub fn create(&self, wish: &NetworkWish) -> Result<Definition> {
-        check_name(&wish.name)?;
-        let bridge = check_options(&wish.options)?;
-        let _lock = self.lock()?;
-        if self.read(&wish.name)?.is_some() {
-            return Err(Error::Exists { name: wish.name.clone() });
-        }
-        self.define(wish, bridge)
+    /// Whether a program publishes ports, as without root.
+    fn publishes_by_program(&self) -> bool {
+        !matches!(self.bridges, Bridges::Here)
     }
 
-    fn define(&self, wish: &NetworkWish, bridge: Option<String>) -> Result<Definition> {
-        let others = self.all()?;
-        let id: String = random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect();
-        let bridge_taken = |name: &str| others.iter().any(|other| other.bridge == name);
-        if let Some(name) = bridge.as_deref().filter(|name| bridge_taken(name)) {
-            return Err(Error::invalid("network option", format!("another network has the bridge {name}")));
+    /// The size of packets of networks that don't say one.
+    fn mtu(&self) -> Option<u32> {
+        match self.bridges {
+            Bridges::Here => None,
+            // All that goes out is copied by a program: the fewer packets the better.
+            Bridges::In(_) | Bridges::Nowhere => Some(crate::usermode::MTU),
         }
-        let bridge = match bridge {
-            Some(name) => name,
-            // The short name, unless another store has it.
-            None if wish.name == DEFAULT_NETWORK => {
-                let name = format!("{BRIDGE_PREFIX}0");
-                let probe = Definition { bridge: name.clone(), ..blank() };
-                if self.on_host(|| bridge::find(&probe))?.is_none() { name } else { bridge_name(&id) }
-            }
-            None => bridge_name(&id),
-        };
-        let routed = self.on_host(bridge::routed_subnets)?;
-        let mut ranges = vec![self.range(&wish.ipv4, true, wish, &others, &routed)?];
-        if let Some(ipv6) = &wish.ipv6 {
-            ranges.push(self.range(ipv6, false, wish, &others, &routed)?);
-        }
-        let definition = Definition {
-            id,
-            name: wish.name.clone(),
-            bridge,
-            ranges,
-            internal: wish.internal,
-            options: wish.options.clone(),
-            labels: wish.labels.clone(),
-            created: wish.created.clone(),
-        };
-        self.write(&definition)?;
-        Ok(definition)
-    }
-
-    /// One range, checked against what is there.
-    fn range(
-        &self,
-        wish: &RangeWish,
-        ipv4: bool,
-        network: &NetworkWish,
-        others: &[Definition],
-        routed: &[Subnet],
-    ) -> Result<Range> {
-        let of_networks = || others.iter().flat_map(|n| n.ranges.iter().map(move |range| (n, range.subnet)));
-        let subnet = match wish.subnet {
-            Some(subnet) if subnet.is_ipv4() != ipv4 => {
-                return Err(Error::invalid("subnet", format!("{subnet} is of the other version of IP")));
-            }
-            Some(subnet) => {
-                // Enough for a gateway and one container.
-                if subnet.hosts().nth(1).is_none() {
-                    return Err(Error::invalid(
-                        "subnet",
-                        format!("{subnet} has no room for a gateway and a container"),
-                    ));
-                }
-                subnet
-            }
-            None if wish.gateway.is_some() || wish.ip_range.is_some() => {
-                return Err(Error::invalid("network", "--gateway and --ip-range need --subnet"));
-            }
-            None if ipv4 => {
-                let taken: Vec<_> =
-                    of_networks().map(|(_, subnet)| subnet).chain(routed.iter().copied()).collect();
-                free_subnet(&taken, network.name == DEFAULT_NETWORK)?
-            }
-            None => random_ipv6_subnet(random()?),
-        };
-        if let Some((other, theirs)) = of_networks().find(|(_, theirs)| theirs.overlaps(subnet)) {
-            return Err(Error::Overlap { subnet, other: theirs, of: format!("network {}", other.name) });
-        }
-        if let Some(route) = routed.iter().find(|route| route.overlaps(subnet)) {
-            return Err(Error::Overlap { subnet, other: *route, of: "this host's routes".into() });
-        }
-        let within = |what, address: IpAddr| {
-            if subnet.is_host(address) {
-                return Ok(address);
-            }
-            Err(Error::invalid(what, format!("{address} is no address of a host in {subnet}")))
-        };
-        let gateway = if let Some(gateway) = wish.gateway {
-            within("gateway", gateway)?
-        } else {
-            // The first of the range, where one is given (as Docker), else of the subnet.
-            let from = wish.ip_range.unwrap_or(subnet);
-            let mut all = (0..).map_while(|offset| from.nth(offset));
-            let first = all.find(|address| subnet.is_host(*address));
-            first.ok_or_else(|| Error::invalid("ip range", format!("{from} has no host of {subnet}")))?
-        };
-        if let Some(ip_range) = wish.ip_range
-            && !(subnet.contains(ip_range.first()) && subnet.contains(ip_range.last()))
-        {
-            return Err(Error::invalid("ip range", format!("{ip_range} does not lie in {subnet}")));
-        }
-        Ok(Range { subnet, gateway, ip_range: wish.ip_range })
     }
 
     /// All networks, by name.
@@ -266,7 +167,7 @@ impl Networks {
             let containers = endpoints.into_iter().map(|endpoint| endpoint.name).collect();
             return Err(Error::InUse { name: network.name.clone(), containers });
         }
-        self.on_host(|| {
+        self.undo_on_host(|| {
             bridge::remove(network)?;
             ruleset::remove(&ruleset::of_network(network))
         })?;
@@ -350,13 +251,18 @@ impl Networks {
                     && other.host_ip.is_ipv4() == wanted.host_ip.is_ipv4()
                     && (any || other.host_ip == wanted.host_ip)
             };
-            all.iter().find(|(_, other)| same(other)).map(|(name, _)| name.clone())
+            let by_bridge = all.iter().find(|(_, other)| same(other)).map(|(name, _)| name.clone());
+            by_bridge.or_else(|| crate::usermode::holder(&self.state, wanted))
         };
         let mut reservations = Vec::new();
         for wish in wishes {
             let address = wish.host_ip.unwrap_or(default);
-            check_address(address, endpoint)?;
-            reservations.push(self.on_host_port(wish, address, &holder)?);
+            if self.publishes_by_program() {
+                crate::usermode::check_bridged(address, wish.protocol)?;
+            } else {
+                check_address(address, endpoint)?;
+            }
+            reservations.push(port::reserve(wish, address, &holder)?);
         }
         Ok((reservations.iter().map(|one| one.published).collect(), reservations))
     }
@@ -373,16 +279,6 @@ impl Networks {
             all.push(port::reserve(wish, address, &|port| crate::usermode::holder(&self.state, port))?);
         }
         Ok(all)
-    }
-
-    /// Ports are the caller's host's, also where bridges are in another namespace.
-    fn on_host_port(
-        &self,
-        wish: &PortWish,
-        address: IpAddr,
-        holder: &dyn Fn(&Published) -> Option<String>,
-    ) -> Result<Reservation> {
-        port::reserve(wish, address, holder)
     }
 
     /// All ports that containers of this store have, with the containers' names.
@@ -459,13 +355,35 @@ impl Networks {
         self.on_host(|| {
             let mut elements = Vec::new();
             for (network, endpoint) in &reserved.endpoints {
-                let (index, _) = bridge::ensure(network)?;
-                bridge::plug(index, network, endpoint, inside)?;
+                let (index, _) = bridge::ensure(network, self.mtu())?;
+                bridge::plug(index, network, endpoint, inside, self.mtu())?;
                 elements.extend(ruleset::of_network(network));
                 elements.extend(ruleset::of_endpoint(network, endpoint));
             }
             if ruleset::add(&elements)? { Ok(()) } else { self.restore() }
         })
+    }
+
+    /// Plugs in anew who was connected to bridges that are gone, as far as that can be done: `inside` is
+    /// the namespace of a container that lives.
+    pub fn plug_again(&self, inside: &dyn Fn(&str) -> Option<NetworkNamespace>) -> Result<()> {
+        for (network, endpoints) in self.with_endpoints()? {
+            for endpoint in endpoints {
+                let Some(inside) = inside(&endpoint.container) else { continue };
+                let endpoints = vec![(network.clone(), endpoint)];
+                let reserved = Reserved { endpoints, port_locks: Vec::new() };
+                // Of another user namespace: its container tells so by its loss.
+                let _ = inside
+                    .inside(|| reserved.endpoints.iter().try_for_each(|(_, one)| bridge::remove_inner(one)))
+                    .and_then(|()| self.plug(&reserved, &inside));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anybody holds a place in any network.
+    pub fn is_used(&self) -> Result<bool> {
+        Ok(!self.dead(&|_| false)?.is_empty())
     }
 
     /// Connects a running container to one more network.
@@ -503,7 +421,7 @@ impl Networks {
             container: container.into(),
             network: network.name.clone(),
         })?;
-        self.on_host(|| {
+        self.undo_on_host(|| {
             ruleset::remove(&ruleset::of_endpoint(network, &endpoint))?;
             bridge::unplug(&endpoint)
         })?;
@@ -548,158 +466,14 @@ impl Networks {
     fn give_back(&self, network: &Definition, endpoint: &Endpoint) -> Result<()> {
         let elements = ruleset::of_endpoint(network, endpoint);
         if !elements.is_empty() {
-            self.on_host(|| ruleset::remove(&elements))?;
+            self.undo_on_host(|| ruleset::remove(&elements))?;
         }
         Endpoints::of(&self.state, network).release(endpoint)
-    }
-
-    /// Gives back what containers hold that are not alive.
-    pub fn sweep(&self, alive: &dyn Fn(&str) -> bool) -> Result<()> {
-        self.dead(alive)?.iter().try_for_each(|holder| self.release(holder))
-    }
-
-    /// Containers that hold something and are not alive.
-    pub fn dead(&self, alive: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
-        let mut dead = Vec::new();
-        for network in self.all()? {
-            dead.extend(Endpoints::of(&self.state, &network).holders()?);
-        }
-        dead.retain(|holder| !alive(holder));
-        dead.sort();
-        dead.dedup();
-        Ok(dead)
-    }
-
-    /// Compares the kernel with the files, and mends what differs if `repair`. Sentences about what was
-    /// found, and whether each was mended.
-    pub fn check(&self, repair: bool) -> Result<Vec<(String, bool)>> {
-        let _lock = self.lock()?;
-        let networks = self.with_endpoints()?;
-        if networks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let definitions: Vec<Definition> = networks.iter().map(|(network, _)| network.clone()).collect();
-        self.on_host(|| {
-            let mut found = Vec::new();
-            let mut bridges = Vec::new();
-            let mut needed = Vec::new();
-            for (network, endpoints) in &networks {
-                match bridge::find(network)? {
-                    Some(index) => bridges.push(index),
-                    // Not used since the last reboot.
-                    None if endpoints.is_empty() => continue,
-                    None => {
-                        let what = format!("network {} has no bridge {}", network.name, network.bridge);
-                        if repair {
-                            bridges.push(bridge::ensure(network)?.0);
-                        }
-                        found.push((format!("{what}: its containers must be restarted"), false));
-                    }
-                }
-                needed.push((network.clone(), endpoints.clone()));
-            }
-            let ports = bridge::ports_of(&bridges)?;
-            for (network, endpoints) in &needed {
-                for lost in endpoints.iter().filter(|endpoint| !ports.contains(&endpoint.port)) {
-                    let what =
-                        format!("container {} has lost its interface to network {}", lost.name, network.name);
-                    found.push((
-                        format!("{what}: it must be restarted, or disconnected and connected"),
-                        false,
-                    ));
-                }
-            }
-            let wanted = ruleset::wanted(&needed);
-            let drift = ruleset::compare(&wanted, &definitions)?;
-            if needed.is_empty() {
-                return Ok(found);
-            }
-            let mut broken = |what: String| found.push((what, repair));
-            if drift.no_table {
-                broken("the nftables table \"inet onggi\" is missing".into());
-            } else if drift.rules {
-                broken("the rules of the nftables table \"inet onggi\" were changed".into());
-            }
-            if !drift.no_table && drift.missing > 0 {
-                broken(format!(
-                    "{} elements of the nftables table \"inet onggi\" are missing",
-                    drift.missing
-                ));
-            }
-            if !drift.stale.is_empty() {
-                let count = drift.stale.len();
-                broken(format!("{count} elements of the nftables table \"inet onggi\" belong to nobody"));
-            }
-            if repair && (drift.no_table || drift.rules) {
-                ruleset::restore_beside(&wanted, &definitions)?;
-            } else if repair {
-                ruleset::remove(&drift.stale)?;
-                ruleset::add(&wanted)?;
-            }
-            Ok(found)
-        })
-    }
-
-    /// Chains of the host's own firewall that drop what is forwarded: what a person should know.
-    pub fn foreign_drops(&self) -> Result<Vec<String>> {
-        self.on_host(ruleset::foreign_drops)
-    }
-
-    /// Makes the whole table from the files; in the host's namespace.
-    fn restore(&self) -> Result<()> {
-        let _lock = self.lock()?;
-        let networks = self.with_endpoints()?;
-        if ruleset::exists()? {
-            // Somebody else was faster; ours are missing at most.
-            if ruleset::add(&ruleset::wanted(&networks))? {
-                return Ok(());
-            }
-        }
-        ruleset::restore(&ruleset::wanted(&networks))
-    }
-
-    fn with_endpoints(&self) -> Result<Vec<(Definition, Vec<Endpoint>)>> {
-        let all = self.all()?.into_iter();
-        all.map(|network| self.endpoints(&network).map(|endpoints| (network, endpoints))).collect()
     }
 
     /// The directories whose changes tell of endpoints that came or went.
     pub fn records(&self, network: &Definition) -> PathBuf {
         Endpoints::of(&self.state, network).records()
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.definitions.join(format!("{name}.json"))
-    }
-
-    fn read(&self, name: &str) -> Result<Option<Definition>> {
-        let path = self.file(name);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(Error::io("open", path)(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_DEFINITION).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Error::Damaged { path, problem: error.to_string() })
-    }
-
-    fn write(&self, network: &Definition) -> Result<()> {
-        fs::create_dir_all(&self.definitions).map_err(Error::io("make", &self.definitions))?;
-        let path = self.file(&network.name);
-        let beside = self.definitions.join(format!(".{}", network.id));
-        let bytes = serde_json::to_vec_pretty(network).expect("plain values always serialise");
-        let written = File::create(&beside).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(&self.definitions)?.sync_all()
-        });
-        written.map_err(Error::io("write", path))
     }
 
     fn lock(&self) -> Result<File> {
@@ -734,33 +508,7 @@ fn check_address(address: IpAddr, endpoint: &Endpoint) -> Result<()> {
     Ok(())
 }
 
-fn bridge_name(id: &str) -> String {
-    format!("{BRIDGE_PREFIX}-{}", id.get(..9).unwrap_or(id))
-}
-
 /// The outer end of a container's pair of interfaces: one for each container and network.
 fn port_name(network: &Definition, container: &str) -> String {
     format!("ov{}{}", container.get(..8).unwrap_or(container), network.id.get(..5).unwrap_or(&network.id))
-}
-
-/// A definition of nothing.
-fn blank() -> Definition {
-    Definition {
-        id: String::new(),
-        name: String::new(),
-        bridge: String::new(),
-        ranges: Vec::new(),
-        internal: false,
-        options: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        created: String::new(),
-    }
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    // Requests of up to 256 bytes are never cut short.
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(Error::system("read random bytes"))?;
-    Ok(bytes)
 }
