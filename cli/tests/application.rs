@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use onggi_testkit::needs;
+use support::user::User;
 use support::{Done, Onggi, fixture};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -218,4 +219,19 @@ fn root_runs_it() {
     let host = Namespace::new();
     let run = |words: &[&str]| host.run(&onggi.command(words));
     Operator { run: &run }.play(onggi.folder(), &layout, &["-m", "256m", "--pids-limit", "50"]);
+}
+
+#[test]
+fn an_ordinary_user_runs_it() {
+    let Some(layout) = fixture("debian-services") else { return };
+    let Some(user) = User::with_networks() else { return };
+    // The fixture may lie in a folder that is root's alone.
+    let copy = user.home().join("services");
+    Done::of(Command::new("cp").arg("-r").arg(&layout).arg(&copy)).ok();
+    Done::of(Command::new("chmod").arg("-R").arg("a+rX").arg(&copy)).ok();
+    let folder = user.home().join("application");
+    fs::create_dir(&folder).expect("a folder");
+    user.own(&folder);
+    let run = |words: &[&str]| user.output(words);
+    Operator { run: &run }.play(&folder, &copy, &[]);
 }

@@ -72,7 +72,11 @@ impl Engine {
 
     /// The process whose user namespace an ordinary user's commands enter in place of one of their own.
     pub(crate) fn shared_namespace(&self) -> Option<Pid> {
-        holder::find(&self.settings().runroot)?.pid()
+        match holder::find(&self.settings().runroot) {
+            Some(holder) => holder.pid(),
+            None if holder::was_killed(&self.settings().runroot) => self.survivor(),
+            None => None,
+        }
     }
 
     /// To be called before the store is opened, where a container with this network will be started or
@@ -82,9 +86,9 @@ impl Engine {
             return Ok(());
         }
         let lock = holder::lock(&self.settings().runroot)?;
-        if self.shared_namespace().is_none() {
-            match self.survivor() {
-                Some(caretaker) => rootless::join(caretaker)?,
+        if holder::find(&self.settings().runroot).is_none() {
+            match self.shared_namespace() {
+                Some(survivor) => rootless::join(survivor)?,
                 None => drop(rootless::enter()?),
             }
             // Whoever comes next enters the same.
