@@ -132,7 +132,7 @@ impl User {
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         const AS_USER: &str = r#"
             mount --bind "$HOME/ids" /etc/subuid && mount --bind "$HOME/ids" /etc/subgid &&
-            if [ -n "$TUN" ]; then
+            if [ -n "$WITH_TUN" ]; then
                 mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 || exit 99
             fi &&
             exec setpriv --reuid "$ID" --regid "$ID" --clear-groups -- "$HOME/onggi" "$@""#;
@@ -145,7 +145,7 @@ impl User {
             }
         };
         command.args(["--mount", "--", "sh", "-c", AS_USER, "sh"]).args(args).env_clear();
-        command.env("TUN", if self.host.is_some() { "1" } else { "" });
+        command.env("WITH_TUN", if self.host.is_some() { "1" } else { "" });
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"));
         command.env("ONGGI_NETWORK", "none");

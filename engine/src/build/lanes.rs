@@ -49,16 +49,24 @@ struct Lane {
     _mark: Mark,
 }
 
+/// The network of this name, else the default one.
+pub(super) fn network(name: Option<&str>) -> Network {
+    let joined = |name: &str| {
+        Network::Joined(vec![Attachment { network: name.into(), wish: EndpointWish::default() }])
+    };
+    name.map_or(Network::Default, joined)
+}
+
 impl<'a> Lanes<'a> {
     /// None yet; `name` is the network that they are going to be connected to.
     pub(super) fn new(engine: &'a Engine, name: Option<&str>) -> Self {
-        let network = match name {
-            None => Network::Default,
-            Some(name) => {
-                Network::Joined(vec![Attachment { network: name.into(), wish: EndpointWish::default() }])
-            }
-        };
-        Self { engine, network, free: RefCell::default(), taken: RefCell::default(), teller: Cell::default() }
+        Self {
+            engine,
+            network: network(name),
+            free: RefCell::default(),
+            taken: RefCell::default(),
+            teller: Cell::default(),
+        }
     }
 
     /// Takes a lane for a step.

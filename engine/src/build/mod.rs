@@ -209,6 +209,7 @@ impl Engine {
         monitor: &mut dyn BuildMonitor,
         progress: &(dyn Progress + Sync),
     ) -> Result<Vec<Built>> {
+        self.enter_networks(&lanes::network(request.network_name.as_deref()))?;
         self.shield(request.allow_insecure)?;
         let store = self.store()?;
         let lease = store.lease("build")?;
