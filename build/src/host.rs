@@ -138,8 +138,9 @@ pub trait Host {
     /// Fetches a file; called in a process of its own. It lies at `into` afterwards.
     fn fetch(&self, http: &Http, into: &Path) -> Result<Fetched>;
 
-    /// Fetches a repository; called in a process of its own. It lies below `into` afterwards.
-    fn checkout(&self, git: &Git, into: &Path) -> Result<()>;
+    /// Fetches a repository; called in a process of its own. It lies below `into` afterwards. Gives the
+    /// commit.
+    fn checkout(&self, git: &Git, into: &Path) -> Result<String>;
 
     /// A secret of the user's.
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>>;
@@ -173,4 +174,6 @@ pub trait Host {
 pub struct Fetched {
     /// When it was last changed, as the server says.
     pub modified: Option<i64>,
+    /// The digest of its bytes.
+    pub digest: Option<Digest>,
 }

@@ -81,6 +81,18 @@ pub enum Error {
     #[error("a part of onggi ended unexpectedly, which is a bug of onggi")]
     Panicked,
 
+    /// Something that is not what the lock file says.
+    #[error(
+        "{what} is not what onggi.lock says ({locked}): {problem}; if the change is right, renew the file with --lock=update"
+    )]
+    Locked {
+        /// The image, URL or repository.
+        what: String,
+        /// Its digest or commit in the lock file.
+        locked: String,
+        /// What it is now, or why it can't be had.
+        problem: String,
+    },
     /// A build cache of other machines that can't be used.
     #[error("{place}: {problem}")]
     SharedCache {
@@ -587,6 +599,7 @@ impl Error {
             Self::BindSource { .. } | Self::PullForbidden { .. } | Self::IncompleteIndex { .. } => {
                 ErrorKind::NotFound
             }
+            Self::Locked { .. } => ErrorKind::Conflict,
             Self::LayerCount { .. } | Self::LayerType { .. } | Self::SharedCache { .. } => ErrorKind::Corrupt,
             Self::ImageFileKind { .. } | Self::ImageFileSize { .. } => ErrorKind::Corrupt,
             Self::NotAnImage { .. } | Self::ForeignPlatform { .. } | Self::IdsTooHigh { .. } => {

@@ -1,8 +1,8 @@
 //! A file of the web: no registry, no credentials, no cookies.
 
 use bytes::Bytes;
-use reqwest::header::{LAST_MODIFIED, LOCATION};
-use reqwest::{Method, Response, Url};
+use reqwest::header::{ETAG, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION};
+use reqwest::{Method, Response, StatusCode, Url};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -11,6 +11,15 @@ use crate::transport::Outgoing;
 /// Redirects that are followed, as curl and Go do.
 const MAX_REDIRECTS: usize = 10;
 const OPERATION: &str = "download";
+
+/// What a server said of a file when it was fetched last (RFC 9110, section 8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// `ETag`
+    pub etag: Option<String>,
+    /// `Last-Modified`
+    pub modified: Option<String>,
+}
 
 /// A body on its way.
 pub struct Download {
@@ -26,6 +35,19 @@ impl Client {
     /// # Errors
     /// The URL is none; the host can't be reached; it answers with anything but 200.
     pub async fn download(&self, url: &str) -> Result<Download> {
+        let download = self.download_unless(url, &Validators::default()).await?;
+        download.ok_or_else(|| Error::Invalid {
+            what: "URL",
+            value: url.to_owned(),
+            problem: "the server says that it did not change, which it was not asked".into(),
+        })
+    }
+
+    /// The same, but nothing if the file is what it was when the server said this of it.
+    ///
+    /// # Errors
+    /// As [`Client::download`].
+    pub async fn download_unless(&self, url: &str, known: &Validators) -> Result<Option<Download>> {
         let invalid = |problem: String| Error::Invalid { what: "URL", value: url.to_owned(), problem };
         let mut target = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
         let mut redirects = 0;
@@ -33,11 +55,19 @@ impl Client {
             if !matches!(target.scheme(), "http" | "https") {
                 return Err(invalid(format!("{target} is neither http nor https")));
             }
-            let outgoing = Outgoing::new(Method::GET, target.clone());
+            let mut outgoing = Outgoing::new(Method::GET, target.clone());
+            for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.modified)] {
+                if let Some(value) = value.as_ref().and_then(|value| HeaderValue::from_str(value).ok()) {
+                    outgoing.headers.insert(name, value);
+                }
+            }
             let response = self.inner.transport.send_with_retries(&outgoing, OPERATION, url).await?;
             let status = response.status();
             if status.is_success() {
-                return Ok(Download { client: self.clone(), response, object: url.to_owned() });
+                return Ok(Some(Download { client: self.clone(), response, object: url.to_owned() }));
+            }
+            if status == StatusCode::NOT_MODIFIED {
+                return Ok(None);
             }
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             let Some(next) = location.filter(|_| status.is_redirection()) else {
@@ -61,6 +91,12 @@ impl Download {
     /// When the file was last changed, as the server wrote it (RFC 9110, `Last-Modified`).
     pub fn modified(&self) -> Option<&str> {
         self.response.headers().get(LAST_MODIFIED)?.to_str().ok()
+    }
+
+    /// What to say the next time, to have it only if it changed.
+    pub fn validators(&self) -> Validators {
+        let header = |name| Some(self.response.headers().get(name)?.to_str().ok()?.to_owned());
+        Validators { etag: header(ETAG), modified: header(LAST_MODIFIED) }
     }
 
     /// The next bytes; `None` at the end.

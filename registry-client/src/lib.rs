@@ -51,7 +51,7 @@ mod upload;
 pub use blob::BlobStream;
 pub use client::Client;
 pub use credentials::{CredentialStore, Credentials, DOCKER_HUB_KEY, Stored};
-pub use download::Download;
+pub use download::{Download, Validators};
 pub use error::{Error, Result};
 pub use manifest::Resolved;
 pub use options::{DEFAULT_TRANSFERS, Options, ProxyOptions, RetryPolicy, Timeouts, UploadOptions};

@@ -65,7 +65,7 @@ impl Cache {
     /// The cache of this store.
     pub fn of(store: &Store) -> Result<Self> {
         let dir = store.root().join("cache/build");
-        for name in ["", "keys", "lines", "listings", "logs", "mounts"] {
+        for name in ["", "sources", "keys", "lines", "listings", "logs", "mounts"] {
             let path = dir.join(name);
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {

@@ -28,8 +28,8 @@ use crate::tree::{Tree, is_dir, list, open_below};
 pub(super) enum Made {
     /// A layer in `upper/`.
     Layer(Layered),
-    /// A directory in `tree/`.
-    Directory,
+    /// A directory in `tree/`, from this digest or commit.
+    Directory(String),
 }
 
 /// What is known of a layer.
@@ -103,8 +103,8 @@ impl Job<'_> {
         match &self.vertex.op {
             Op::File(file) => self.file(file)?,
             Op::Exec(exec) => self.exec(exec, host, log)?,
-            Op::Http(http) => return self.http(http, host).map(|()| Made::Directory),
-            Op::Git(git) => return self.git(git, host).map(|()| Made::Directory),
+            Op::Http(http) => return self.http(http, host).map(Made::Directory),
+            Op::Git(git) => return self.git(git, host).map(Made::Directory),
             Op::Image(_) | Op::Local(_) | Op::Merge(_) => {}
         }
         self.layer().map(Made::Layer)
@@ -239,7 +239,7 @@ impl Job<'_> {
         Ok(Layer::at(path, record))
     }
 
-    fn http(&self, http: &Http, host: &dyn Host) -> Result<()> {
+    fn http(&self, http: &Http, host: &dyn Host) -> Result<String> {
         let tree = self.dir.join("tree");
         fs::create_dir(&tree).map_err(Error::io("make the directory", &tree))?;
         let name = Path::new(&http.filename).file_name().ok_or_else(|| Error::Invalid {
@@ -267,10 +267,11 @@ impl Job<'_> {
         std::os::unix::fs::chown(&path, Some(http.uid.unwrap_or(0)), Some(http.gid.unwrap_or(0)))
             .map_err(Error::io("change the owner of", &path))?;
         let modified = fetched.modified.unwrap_or(0);
-        set_time(rustix::fs::CWD, path.as_os_str(), modified).map_err(Error::io("set the time of", &path))
+        set_time(rustix::fs::CWD, path.as_os_str(), modified).map_err(Error::io("set the time of", &path))?;
+        Ok(fetched.digest.map(|digest| digest.to_string()).unwrap_or_default())
     }
 
-    fn git(&self, git: &Git, host: &dyn Host) -> Result<()> {
+    fn git(&self, git: &Git, host: &dyn Host) -> Result<String> {
         let tree = self.dir.join("tree");
         fs::create_dir(&tree).map_err(Error::io("make the directory", &tree))?;
         host.checkout(git, &tree)

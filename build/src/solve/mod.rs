@@ -155,6 +155,9 @@ pub struct Solver<'a> {
     lines: Vec<(Digest, Digest)>,
     /// What was made or found, for other machines.
     steps: Steps,
+    /// What sources were, by digest or commit.
+    sources: BTreeMap<VertexId, String>,
+    made: bool,
     /// Layers that other machines have.
     absent: BTreeMap<DiffId, shared::Absent>,
     /// Whether one of them could not be had.
@@ -168,6 +171,10 @@ pub struct Solved {
     pub stacks: Vec<Vec<StackLayer>>,
     /// What was made or found.
     pub steps: Steps,
+    /// What files by URL and repositories were: the digest of the bytes, the commit.
+    pub sources: BTreeMap<VertexId, String>,
+    /// Whether a step was done, not only found.
+    pub made: bool,
 }
 
 impl std::fmt::Debug for Solver<'_> {
@@ -208,6 +215,8 @@ impl<'a> Solver<'a> {
             held: Vec::new(),
             lines: Vec::new(),
             steps: Steps::default(),
+            sources: BTreeMap::new(),
+            made: false,
             absent: BTreeMap::new(),
             sharing_failed: false,
         };
@@ -259,7 +268,7 @@ impl<'a> Solver<'a> {
             };
             stacks.push(stack);
         }
-        Ok(Solved { stacks, steps: self.steps })
+        Ok(Solved { stacks, steps: self.steps, sources: self.sources, made: self.made })
     }
 
     /// The layers where they are for good.
@@ -532,7 +541,8 @@ impl<'a> Solver<'a> {
         let vertex = self.graph.vertex(id);
         let known = self.known.remove(&id);
         let made = match made {
-            job::Made::Directory => {
+            job::Made::Directory(from) => {
+                self.sources.insert(id, from);
                 return Ok(Outcome::Directory {
                     path: dir.join("tree"),
                     exclude: Rc::default(),
@@ -546,6 +556,7 @@ impl<'a> Solver<'a> {
         if let Some(known) = known {
             // As this layer is listed now: then a later build gives the same manifest.
             let form = form_of(&one.blob);
+            self.made = true;
             let record = Record::new(&vertex.name, one.diff_id().clone(), form, created, known.facts);
             self.note(&known.key, &record);
             for (digest, listing) in &known.listings {

@@ -1,5 +1,6 @@
 //! The build cache, for those who look at it and clear it.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use onggi_build::cache::Cache;
@@ -7,7 +8,15 @@ use onggi_build::cache::Cache;
 use crate::Engine;
 use crate::error::{Error, Result};
 
-/// What the cache remembers of one step.
+/// A build cache that nobody limited may have this part of its filesystem, but at least [`LEAST_LIMIT`]: enough for
+/// what is worked on, and no full disk for who never looks.
+const PART_OF_DISK: u64 = 10;
+/// As above, in bytes.
+const LEAST_LIMIT: u64 = 10 << 30;
+/// How long after a look at the size the next one is made.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// What the cache remembers of one step, or a file that was fetched.
 #[derive(Clone, Debug)]
 pub struct CacheRecord {
     /// The digest of everything that the step depended on.
@@ -20,6 +29,8 @@ pub struct CacheRecord {
     pub created: i64,
     /// When it was last used.
     pub used: SystemTime,
+    /// Where it lies, if it is a file that was fetched.
+    file: Option<PathBuf>,
 }
 
 /// What was cleared.
@@ -35,8 +46,9 @@ impl Engine {
     /// What is remembered, the longest unused first.
     pub fn build_cache(&self) -> Result<Vec<CacheRecord>> {
         let store = self.store()?;
+        let cache = Cache::of(store)?;
         let mut records = Vec::new();
-        for (key, record, used) in Cache::of(store)?.records()? {
+        for (key, record, used) in cache.records()? {
             let size = store.layer(&record.diff_id)?.map_or(0, |layer| layer.record.bytes);
             records.push(CacheRecord {
                 key: key.to_string(),
@@ -44,14 +56,35 @@ impl Engine {
                 size,
                 created: record.created,
                 used,
+                file: None,
             });
+        }
+        let dir = cache.dir().join("sources");
+        let failed = |source| Error::Read { path: dir.clone(), source };
+        for entry in std::fs::read_dir(&dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (Ok(meta), name) = (entry.metadata(), entry.file_name().to_string_lossy().into_owned())
+            else {
+                continue;
+            };
+            if let (Ok(used), false) = (meta.modified(), name.ends_with(".json")) {
+                let created = used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                records.push(CacheRecord {
+                    key: format!("sha256:{name}"),
+                    name: "a file that was fetched".into(),
+                    size: meta.len(),
+                    created: i64::try_from(created).unwrap_or_default(),
+                    used,
+                    file: Some(entry.path()),
+                });
+            }
         }
         records.sort_by_key(|record| record.used);
         Ok(records)
     }
 
     /// Forgets what was not used for `unused`, then the longest unused ones until the rest has at
-    /// most `keep` bytes; with `all`, cache mounts too. Layers that no image has go with them.
+    /// most `keep` bytes; with `all`, cache mounts and repositories too. Layers that no image has go with them.
     pub fn prune_build_cache(
         &self,
         all: bool,
@@ -60,10 +93,31 @@ impl Engine {
     ) -> Result<CachePruned> {
         let store = self.store()?;
         let cache = Cache::of(store)?;
+        let mut pruned = CachePruned { removed: self.forget_steps(unused, keep)?, bytes: 0 };
+        for record in &pruned.removed {
+            pruned.bytes += if record.file.is_some() { record.size } else { 0 };
+        }
+        if all {
+            for name in ["mounts", "lines", "listings", "sources", "git"] {
+                let dir = cache.dir().join(name);
+                match std::fs::remove_dir_all(&dir) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                    other => other,
+                }
+                .and_then(|()| std::fs::create_dir(&dir))
+                .map_err(|source| Error::Write { path: dir, source })?;
+            }
+        }
+        pruned.bytes += store.prune(&onggi_image::store::PruneOptions::default())?.bytes;
+        Ok(pruned)
+    }
+
+    fn forget_steps(&self, unused: Option<Duration>, keep: Option<u64>) -> Result<Vec<CacheRecord>> {
+        let cache = Cache::of(self.store()?)?;
         let records = self.build_cache()?;
         let mut total: u64 = records.iter().map(|record| record.size).sum();
         let now = SystemTime::now();
-        let mut pruned = CachePruned::default();
+        let mut removed = Vec::new();
         for record in records {
             let age = now.duration_since(record.used).unwrap_or_default();
             let old = unused.is_none_or(|unused| age >= unused);
@@ -72,20 +126,38 @@ impl Engine {
                 continue;
             }
             total = total.saturating_sub(record.size);
-            if let Ok(key) = record.key.parse() {
+            if let Some(file) = &record.file {
+                let _ = std::fs::remove_file(file);
+            } else if let Ok(key) = record.key.parse() {
                 cache.forget(&key)?;
             }
-            pruned.removed.push(record);
+            removed.push(record);
         }
-        if all {
-            for name in ["mounts", "lines", "listings"] {
-                let dir = cache.dir().join(name);
-                std::fs::remove_dir_all(&dir)
-                    .and_then(|()| std::fs::create_dir(&dir))
-                    .map_err(|source| Error::Write { path: dir, source })?;
+        Ok(removed)
+    }
+
+    /// Keeps the cache at a size of `limit` bytes: after a build that made something, and not more often than
+    /// [`LOOK_AGAIN`] unless a limit was named. What builds under way use is protected by their leases.
+    pub(super) fn limit_build_cache(&self, limit: Option<u64>) -> Result<()> {
+        let store = self.store()?;
+        let stamp = Cache::of(store)?.dir().join("looked");
+        let looked = std::fs::metadata(&stamp).and_then(|meta| meta.modified()).ok();
+        let recently = looked.and_then(|looked| looked.elapsed().ok()).is_some_and(|ago| ago < LOOK_AGAIN);
+        if recently && limit.is_none() {
+            return Ok(());
+        }
+        std::fs::write(&stamp, b"").map_err(|source| Error::Write { path: stamp, source })?;
+        let limit = match limit {
+            Some(limit) => limit,
+            None => {
+                let disk = rustix::fs::statvfs(store.root())
+                    .map_err(|errno| Error::Read { path: store.root().into(), source: errno.into() })?;
+                (disk.f_blocks.saturating_mul(disk.f_frsize) / PART_OF_DISK).max(LEAST_LIMIT)
             }
+        };
+        if !self.forget_steps(None, Some(limit))?.is_empty() {
+            store.prune(&onggi_image::store::PruneOptions::default())?;
         }
-        pruned.bytes = store.prune(&onggi_image::store::PruneOptions::default())?.bytes;
-        Ok(pruned)
+        Ok(())
     }
 }

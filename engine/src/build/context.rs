@@ -20,7 +20,6 @@ use onggi_image::store::Lease;
 use onggi_sys::path::Root;
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::fetch;
 use super::request::{BuildFile, BuildRequest};
 use crate::Engine;
 use crate::error::{Error, Result};
@@ -65,7 +64,7 @@ impl Engine {
             let git = git.map_err(|problem| Error::Git { remote: given.into(), words: problem })?;
             let git = Git { keep_git_dir: git.keep_git_dir.unwrap_or(false), ..git.git };
             let dir = lease.directory("context")?;
-            fetch::checkout(&git, &dir)?;
+            self.checkout(&git, &dir, None)?;
             Some(dir)
         } else if given.starts_with("http://") || given.starts_with("https://") {
             let dir = lease.directory("download")?;

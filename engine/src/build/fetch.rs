@@ -1,15 +1,13 @@
-//! Files by URL and checkouts of repositories.
+//! Files by URL, and git as a program.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use onggi_build::Fetched;
-use onggi_build::graph::{Git, Http};
-use onggi_sys::path::Root;
-use rustix::fs::{Mode, OFlags};
-use std::os::fd::{AsFd, AsRawFd};
+use onggi_oci::{Algorithm, Digest, Hasher};
+use onggi_registry_client::Validators;
 
 use crate::Engine;
 use crate::error::{Error, Result};
@@ -19,104 +17,50 @@ const MAX_DOWNLOAD: u64 = 64 << 30;
 /// How much of what git said is told.
 const MAX_WORDS: usize = 2000;
 
+/// What came of fetching a file that may be known already.
+#[derive(Debug)]
+pub(super) enum Got {
+    /// The file, what the server says of it, its digest and its size.
+    New(Fetched, Validators, Digest, u64),
+    /// It is what it was.
+    Same,
+}
+
 impl Engine {
     /// Fetches a file to `into`.
     pub(super) fn fetch_url(&self, url: &str, into: &Path) -> Result<Fetched> {
+        match self.fetch_unless(url, into, &Validators::default())? {
+            Got::New(fetched, ..) => Ok(fetched),
+            Got::Same => Err(Error::Interrupted),
+        }
+    }
+
+    /// The same, unless it is what it was when the server said this of it.
+    pub(super) fn fetch_unless(&self, url: &str, into: &Path, known: &Validators) -> Result<Got> {
         let client = self.client()?;
         let mut file = File::create_new(into).map_err(|source| Error::Write { path: into.into(), source })?;
         let failed = |source| Error::Write { path: into.into(), source };
-        let modified = crate::network_runtime()?.block_on(async {
-            let mut download = client.download(url).await?;
-            let mut size = 0;
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut size = 0;
+        let got = crate::network_runtime()?.block_on(async {
+            let Some(mut download) = client.download_unless(url, known).await? else { return Ok(None) };
             while let Some(bytes) = download.chunk().await? {
                 size += bytes.len() as u64;
                 if size > MAX_DOWNLOAD {
                     let problem = format!("more than {MAX_DOWNLOAD} bytes");
                     return Err(Error::BuildFile { file: url.into(), problem });
                 }
+                hasher.update(&bytes);
                 file.write_all(&bytes).map_err(failed)?;
             }
-            Ok::<_, Error>(download.modified().map(str::to_owned))
+            Ok::<_, Error>(Some(download.validators()))
         })?;
+        let Some(validators) = got else { return Ok(Got::Same) };
         file.flush().map_err(failed)?;
-        let modified = modified.as_deref().and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
-        Ok(Fetched { modified: modified.map(|time| time.timestamp().as_second()) })
+        let modified = validators.modified.as_deref().and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+        let modified = modified.map(|time| time.timestamp().as_second());
+        Ok(Got::New(Fetched { modified, digest: None }, validators, hasher.finish(), size))
     }
-
-    /// As the graph says.
-    pub(super) fn fetch_http(&self, http: &Http, into: &Path) -> Result<Fetched> {
-        self.fetch_url(&http.url, into)
-    }
-}
-
-/// Checks a repository out below `into`, an empty directory.
-///
-/// The repository is fetched with everything of the user's configuration switched off that could
-/// run a program, and its subdirectory is found inside of the checkout (CVE-2026-33747).
-pub(super) fn checkout(git: &Git, into: &Path) -> Result<()> {
-    let work = into.with_extension("git-work");
-    fs::create_dir(&work).map_err(|source| Error::Write { path: work.clone(), source })?;
-    let run = |arguments: &[&str]| run_git(&work, arguments);
-    run(&["init", "--quiet", "."])?;
-    if git.remote.starts_with('-') {
-        return Err(Error::Git {
-            remote: git.remote.clone(),
-            words: "a remote does not begin with '-'".into(),
-        });
-    }
-    run(&["remote", "add", "origin", &git.remote])?;
-    let reference = git.reference.as_deref().unwrap_or("HEAD");
-    if reference.starts_with('-') {
-        return Err(Error::Git {
-            remote: git.remote.clone(),
-            words: "a reference does not begin with '-'".into(),
-        });
-    }
-    let is_commit = reference.len() == 40 && reference.bytes().all(|b| b.is_ascii_hexdigit());
-    let shallow = run(&["fetch", "--quiet", "--depth=1", "--no-tags", "origin", reference]);
-    match shallow {
-        Ok(_) => {}
-        // Not every server gives a commit that no branch points to; then everything is fetched.
-        Err(_) if is_commit => {
-            run(&["fetch", "--quiet", "--tags", "origin"])?;
-        }
-        Err(error) => return Err(error),
-    }
-    let commit = if is_commit { reference } else { "FETCH_HEAD" };
-    run(&["checkout", "--quiet", "--detach", commit])?;
-    if let Some(expected) = &git.checksum {
-        let found = run(&["rev-parse", "HEAD"])?;
-        let found = found.trim();
-        if !found.starts_with(expected.as_str()) {
-            return Err(Error::Git {
-                remote: git.remote.clone(),
-                words: format!("expected the commit {expected}, {reference} is {found}"),
-            });
-        }
-    }
-    if !git.skip_submodules && work.join(".gitmodules").exists() {
-        run(&["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"])?;
-    }
-    if !git.keep_git_dir {
-        fs::remove_dir_all(work.join(".git"))
-            .map_err(|source| Error::Write { path: work.join(".git"), source })?;
-    }
-    take(&work, git.subdir.as_deref(), into)
-}
-
-/// Moves what a path means inside of the checkout to its place.
-fn take(work: &Path, subdir: Option<&str>, into: &Path) -> Result<()> {
-    let failed = |source: std::io::Error| Error::Read { path: work.into(), source };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(work, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-    let subdir = Path::new(subdir.unwrap_or("/"));
-    let found = Root::new(root.as_fd()).open(subdir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
-    let found = found.map_err(|source| Error::Read { path: subdir.into(), source })?;
-    let from = fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(failed)?;
-    fs::remove_dir(into).map_err(|source| Error::Write { path: into.into(), source })?;
-    fs::rename(&from, into).map_err(|source| Error::Write { path: into.into(), source })?;
-    let _ = fs::remove_dir_all(work);
-    Ok(())
 }
 
 /// Runs git in a directory; gives what it wrote.

@@ -9,6 +9,7 @@ use onggi_build::{Images, ResolvedImage, StackLayer};
 use onggi_image::store::Image;
 use onggi_oci::{Digest, ErrorKind, Platform, Reference};
 
+use super::lock::Lock;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::{Engine, PullRequest, Settings};
@@ -23,6 +24,8 @@ pub(super) struct Bases<'a> {
     pub(super) progress: &'a (dyn Progress + Sync),
     /// Whether no registry is asked: for questions about the build file, which nobody wants to wait for.
     pub(super) local_only: bool,
+    /// What images must be, if that was written down.
+    pub(super) lock: Option<Lock>,
     pub(super) found: Mutex<HashMap<Digest, Image>>,
 }
 
@@ -35,6 +38,9 @@ impl Bases<'_> {
         }
         let reference: Reference = source.reference.parse()?;
         let reference = reference.with_default_tag();
+        if let Some(digest) = self.lock.as_ref().and_then(|lock| lock.image(&reference)) {
+            return self.find_locked(&engine, &reference, &digest, platform);
+        }
         if !self.pull || self.local_only {
             match store.resolve(&reference.to_string(), Some(platform)) {
                 Err(error) if error.kind() == ErrorKind::NotFound && !self.local_only => {}
@@ -45,6 +51,40 @@ impl Bases<'_> {
         let request = PullRequest { platform: Some(platform.clone()) };
         engine.pull(&reference, &request, self.progress)?;
         Ok(store.resolve(&reference.to_string(), Some(platform))?)
+    }
+
+    /// The image that the lock file names, whatever the tag means by now.
+    fn find_locked(
+        &self,
+        engine: &Engine,
+        reference: &Reference,
+        digest: &Digest,
+        platform: &Platform,
+    ) -> Result<Image> {
+        let store = engine.store()?;
+        if let Ok(image) = store.resolve(&reference.to_string(), Some(platform))
+            && image.target.digest == *digest
+        {
+            return Ok(image);
+        }
+        let exact = reference.without_tag().with_digest(digest.clone());
+        if let Ok(image) = store.resolve(&exact.to_string(), Some(platform)) {
+            return Ok(image);
+        }
+        let request = PullRequest { platform: Some(platform.clone()) };
+        let pulled = engine.pull(&exact, &request, self.progress);
+        pulled.map_err(|error| Error::Locked {
+            what: reference.familiar(),
+            locked: digest.to_string(),
+            problem: error.to_string(),
+        })?;
+        Ok(store.resolve(&exact.to_string(), Some(platform))?)
+    }
+
+    /// What an image of the graph was when it was found.
+    pub(super) fn target(&self, source: &ImageSource) -> Option<Digest> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(source.manifest.as_ref()?).map(|image| image.target.digest.clone())
     }
 
     fn find_in_layout(

@@ -13,12 +13,14 @@ mod context;
 mod fetch;
 mod images;
 mod lanes;
+mod lock;
 mod logs;
 mod mounts;
 mod output;
 mod request;
 mod run;
 mod share;
+mod sources;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -41,6 +43,8 @@ use crate::progress::Progress;
 pub use cache::{CachePruned, CacheRecord};
 use images::Bases;
 use lanes::Lanes;
+use lock::Lock;
+pub use lock::LockMode;
 pub use logs::{BuildLogs, LoggedStep};
 pub use onggi_build as builder;
 pub use request::{BuildFile, BuildRequest, Output, Secret};
@@ -144,11 +148,14 @@ impl Host for Asked<'_> {
     }
 
     fn fetch(&self, http: &Http, into: &std::path::Path) -> onggi_build::Result<Fetched> {
-        self.engine.fetch_http(http, into).map_err(|error| caller("fetch", &http.url, error))
+        self.engine
+            .add_url(http, into, self.bases.lock.as_ref())
+            .map_err(|error| caller("fetch", &http.url, error))
     }
 
-    fn checkout(&self, git: &Git, into: &std::path::Path) -> onggi_build::Result<()> {
-        fetch::checkout(git, into).map_err(|error| caller("fetch", &git.remote, error))
+    fn checkout(&self, git: &Git, into: &std::path::Path) -> onggi_build::Result<String> {
+        let commit = self.engine.checkout(git, into, self.bases.lock.as_ref());
+        commit.map_err(|error| caller("fetch", &git.remote, error))
     }
 
     fn shared_step(&self, key: &Digest) -> Option<SharedStep> {
@@ -288,16 +295,22 @@ impl Engine {
                 Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve).and_then(Solver::solve);
         }
         shared.take_warnings().iter().for_each(|text| monitor.notice(&format!("warning: {text}")));
-        let Solved { stacks, steps } = solved.map_err(|source| Error::Build {
+        let Solved { stacks, steps, sources, made } = solved.map_err(|source| Error::Build {
             source: Box::new(source),
             file: opened.file.clone(),
             text: shown,
         })?;
+        if let Some(lock) = &bases.lock {
+            lock.renew(&graph, &bases, &sources)?;
+        }
         let mut results = graph.targets.iter().zip(&stacks);
         let mut all = Vec::new();
         for one in &wanted {
             let part: Vec<_> = results.by_ref().take(one.platforms.len()).collect();
             all.push(self.finish(request, &lease, &part, &one.names, epoch, &steps)?);
+        }
+        if made {
+            self.limit_build_cache(request.cache_limit)?;
         }
         for to in &request.cache_to {
             if let Err(error) = self.export_cache(to, &lease, &shared, &steps, &stacks) {
@@ -401,6 +414,7 @@ impl Engine {
             layouts,
             progress,
             local_only: false,
+            lock: request.lock.map(|mode| Lock::open(&opened, &request.context, mode)).transpose()?,
             found: Mutex::default(),
         };
         Ok(Prepared { wanted, yaml, opened, options, locals, bases, commit_time })

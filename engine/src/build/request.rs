@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use onggi_build::graph::{Network, Ulimit};
 use onggi_oci::{Platform, Reference};
 
+use super::lock::LockMode;
 use super::share::{CacheFrom, CacheTo};
 
 /// The build file.
@@ -106,6 +107,10 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// `--explain`
     pub explain: bool,
+    /// The most bytes that the build cache may have; a part of the disk if `None`.
+    pub cache_limit: Option<u64>,
+    /// `--lock`
+    pub lock: Option<LockMode>,
     /// `--cache-from`
     pub cache_from: Vec<CacheFrom>,
     /// `--cache-to`

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onggi_engine::build::builder::graph::Network;
-use onggi_engine::build::{BuildFile, BuildRequest, Built, Output};
+use onggi_engine::build::{BuildFile, BuildRequest, Built, LockMode, Output};
 use onggi_engine::oci::{Platform, Reference};
 use onggi_engine::progress::Silent;
 
@@ -133,6 +133,9 @@ pub struct BuildOptions {
     /// Put the image into the store (the default)
     #[arg(long)]
     load: bool,
+    /// Hold sources to the digests of onggi.lock, and add new ones to it; `update` renews all
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "use", value_parser = values::lock_mode)]
+    lock: Option<LockMode>,
     /// Write what came out to a file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
@@ -418,6 +421,8 @@ impl BuildOptions {
             jobs: self.jobs,
             epoch,
             explain: self.explain.is_some() || self.debug,
+            cache_limit: values::cache_limit()?,
+            lock: self.lock,
             cache_from: self
                 .cache_from
                 .iter()

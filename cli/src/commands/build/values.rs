@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use onggi_engine::build::builder::graph::{Network, Ulimit};
-use onggi_engine::build::{Output, Secret};
+use onggi_engine::build::{LockMode, Output, Secret};
 
 use crate::failure::Failure;
 
@@ -247,6 +247,24 @@ pub fn annotation(text: &str) -> Result<(String, String), Failure> {
 pub fn ulimit(limit: &onggi_engine::run::Ulimit) -> Ulimit {
     let number = |value: u64| i64::try_from(value).unwrap_or(-1);
     Ulimit { name: limit.name.clone(), soft: number(limit.soft), hard: number(limit.hard) }
+}
+
+/// `--lock`
+pub fn lock_mode(text: &str) -> Result<LockMode, String> {
+    match text {
+        "use" | "true" => Ok(LockMode::Use),
+        "update" => Ok(LockMode::Update),
+        other => Err(format!("unknown mode {other:?}: known are use and update")),
+    }
+}
+
+/// `ONGGI_BUILD_CACHE_LIMIT`: the most that the build cache may have.
+pub fn cache_limit() -> Result<Option<u64>, Failure> {
+    let Some(text) = std::env::var("ONGGI_BUILD_CACHE_LIMIT").ok().filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let limit = crate::commands::run::values::positive_size(&text);
+    limit.map(Some).map_err(|why| Failure::Input(format!("ONGGI_BUILD_CACHE_LIMIT is {text:?}: {why}")))
 }
 
 /// `key=value` of a list with commas; values in double quotes may have commas (CSV, as Go reads it).
