@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use onggi_image::Error;
 use onggi_image::layer::OverlayXattr;
-use onggi_image::snapshot::{Snapshot, Way};
+use onggi_image::snapshot::{Found, Snapshot, Way};
 use onggi_image::store::Layer;
 
 use crate::fixture::{Home, Made, home, made, needs_root, pull, tar};
@@ -122,6 +122,43 @@ fn few_and_repeated_layers() {
         let mount = empty.mount(None).unwrap();
         std::fs::write(inside(&mount, "f"), b"x").unwrap();
     }
+}
+
+#[test]
+fn files_are_found_without_a_mount_as_with_one() {
+    if !needs_root() {
+        return;
+    }
+    // (layers, what `etc/one` and `etc/two` are)
+    let cases: [(&[&[(&str, &[u8])]], [Option<&str>; 2]); 9] = [
+        (&[&[("etc/", b""), ("etc/one", b"1")]], [Some("1"), None]),
+        (&[&[("other", b"1")]], [None, None]),
+        (&[&[("etc/one", b"1"), ("etc/two", b"1")], &[("etc/two", b"2")]], [Some("1"), Some("2")]),
+        (&[&[("etc/one", b"1"), ("etc/two", b"1")], &[("etc/.wh.one", b"")]], [None, Some("1")]),
+        (&[&[("etc/one", b"1")], &[("etc/.wh..wh..opq", b""), ("etc/two", b"2")]], [None, Some("2")]),
+        (&[&[("etc/one", b"1")], &[(".wh.etc", b"")]], [None, None]),
+        (&[&[("etc/one", b"1")], &[(".wh.etc", b"")], &[("etc/two", b"3")]], [None, Some("3")]),
+        (&[&[("etc/one", b"1")], &[("etc", b"a file")], &[("etc/two", b"3")]], [None, Some("3")]),
+        (&[&[("etc/one", b"1")], &[(".wh..wh..opq", b""), ("etc/two", b"2")]], [None, Some("2")]),
+    ];
+    for (tars, expected) in cases {
+        let home = home();
+        let layers = layers(&home, &made(&tars.iter().map(|entries| tar(entries)).collect::<Vec<_>>()));
+        let snapshot = snapshot(&layers, Way::Best);
+        let mount = snapshot.mount(None).unwrap();
+        let mounted = ["etc/one", "etc/two"].map(|path| std::fs::read_to_string(inside(&mount, path)).ok());
+        assert_eq!(mounted.each_ref().map(Option::as_deref), expected, "{tars:?}");
+        let found = snapshot.files("etc", ["one", "two"]).unwrap().expect("plain files");
+        let found = found.map(|found| match found {
+            Found::File(file) => Some(std::io::read_to_string(std::fs::File::from(file)).unwrap()),
+            Found::Nothing => None,
+        });
+        assert_eq!(found, mounted, "{tars:?}");
+    }
+    // What an empty file is only overlayfs knows.
+    let home = home();
+    let layers = layers(&home, &made(&[tar(&[("etc/one", b"")])]));
+    assert!(snapshot(&layers, Way::Best).files("etc", ["one"]).unwrap().is_none());
 }
 
 /// A user namespace in which 0 is `outside`.
