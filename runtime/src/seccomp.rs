@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn the_default_profile_is_small() {
         let filter = Filter::docker(caps::Set::EMPTY);
-        assert!(filter.len() < 1500, "{}", filter.len());
+        assert!(filter.len() < 450, "{}", filter.len());
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::run::exec::{Filter, Started};
 use crate::run::idrange::IdRange;
 use crate::run::user::{self, User};
 use crate::run::{
-    Link, SeccompProfile, Sharing, files, groups, hostname, mounts, process, seccomp, security, spec,
+    Link, SeccompProfile, Sharing, files, groups, hostname, mounts, process, seccomp, security, spec, stubs,
 };
 
 /// Who looks after a program once it runs.
@@ -119,7 +119,8 @@ impl Start<'_> {
         let (record, request, config) = (self.record, &self.record.request, &self.record.image.config);
         let authority = self.engine.authority()?;
         let image_tree = Snapshot::new(self.layers, authority.overlay_xattr);
-        let mut snapshot = image_tree.clone().writable(self.dir);
+        let stubs = stubs::directory(self.engine.store()?.root())?;
+        let mut snapshot = image_tree.clone().over(&stubs).writable(self.dir);
         // What is volatile is not mounted twice.
         if request.remove && keeper == Keeper::Caller {
             snapshot = snapshot.volatile();

@@ -8,7 +8,7 @@
 //! | [`namespaces`], [`idrange`] | what it shares with the host, whose IDs it has |
 //! | [`security`], [`seccomp`], [`device`] | what it may do |
 //! | [`resources`], [`groups`] | how much it may use |
-//! | [`mounts`] | what it sees besides its image |
+//! | [`mounts`], [`stubs`] | what it sees besides its image, and where |
 //! | [`exec`] | a further process in it |
 //!
 //! When it is made, started, looked after and removed is [`crate::containers`]'s business.
@@ -27,6 +27,7 @@ mod resources;
 pub(crate) mod seccomp;
 pub(crate) mod security;
 pub(crate) mod spec;
+pub(crate) mod stubs;
 pub(crate) mod user;
 
 pub use device::{Device, parse_rule as parse_device_rule};

@@ -58,7 +58,7 @@ pub enum Way {
 #[derive(Clone, Debug)]
 enum Tree {
     Layer(Layer),
-    /// An upper directory.
+    /// A plain directory.
     Directory(PathBuf),
 }
 
@@ -134,6 +134,13 @@ impl Snapshot {
     #[must_use]
     pub fn with_changes(mut self, dir: &Path) -> Self {
         self.layers.insert(0, Tree::Directory(dir.join(UPPER)));
+        self
+    }
+
+    /// The same with a directory below all layers: what it has shows where no layer has anything.
+    #[must_use]
+    pub fn over(mut self, directory: &Path) -> Self {
+        self.layers.push(Tree::Directory(directory.to_owned()));
         self
     }
 

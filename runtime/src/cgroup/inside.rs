@@ -15,7 +15,8 @@ use super::Hierarchies;
 /// Mounts the control groups below `destination`. With `groups` (what `/proc/self/cgroup` said before
 /// the calling process had its own cgroup namespace), its groups are bound from the host's mounts, so
 /// that no others show: a new instance of each version 1 tree would show the same and take far
-/// longer. Without, it has had its namespace from birth, and a new instance begins at its group.
+/// longer. Trees in which it shares somebody else's group are left out: what lies in that is not its
+/// business. Without, it has had its namespace from birth, and a new instance begins at its group.
 pub(crate) fn mount_inside(
     root: &Root<'_>,
     destination: &Path,
@@ -25,6 +26,11 @@ pub(crate) fn mount_inside(
     let hierarchies = match groups {
         Some(text) => Hierarchies::of(text),
         None => Hierarchies::detect().map_err(|error| io::Error::other(error.to_string()))?,
+    };
+    let own = groups.and_then(|text| group_in(text, "")).filter(|path| *path != "/");
+    let is_shown = |controllers: &str| match (groups, own) {
+        (Some(text), Some(own)) => group_in(text, controllers) == Some(own),
+        _ => true,
     };
     let tree = |controllers: &str, mount: &Path, kind: &str, parameters: &[Parameter<'_>]| match groups {
         Some(groups) => bound(groups, controllers, mount, attributes),
@@ -37,7 +43,8 @@ pub(crate) fn mount_inside(
     let open = attributes.without(Attributes::READ_ONLY);
     let tmpfs = mount::make("tmpfs", &[("mode", Some("755")), ("size", Some("1m"))], open)?;
     let directory = |name: &std::ffi::OsStr| mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755));
-    for (controllers, path) in hierarchies.all_legacy() {
+    let legacy = || hierarchies.all_legacy().filter(|(controllers, _)| is_shown(controllers));
+    for (controllers, path) in legacy() {
         if let Some(name) = path.file_name() {
             directory(name)?;
             // Each controller of a joint tree is found by its own name too.
@@ -50,7 +57,7 @@ pub(crate) fn mount_inside(
         directory("unified".as_ref())?;
     }
     mount::attach(tmpfs.as_fd(), onto.as_fd())?;
-    for (controllers, path) in hierarchies.all_legacy() {
+    for (controllers, path) in legacy() {
         let Some(name) = path.file_name() else { continue };
         let parameters: Vec<Parameter<'_>> = match controllers.strip_prefix("name=") {
             Some(name) => vec![("none", None), ("name", Some(name))],
@@ -70,12 +77,17 @@ pub(crate) fn mount_inside(
     Ok(())
 }
 
-/// The own group of one tree, cloned from the host's mount of it.
-fn bound(groups: &str, controllers: &str, mount: &Path, attributes: Attributes) -> io::Result<OwnedFd> {
-    let path = groups.lines().find_map(|line| {
+/// The group in one tree, as `/proc/self/cgroup` says it.
+fn group_in<'a>(text: &'a str, controllers: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         (fields.next()? == controllers).then(|| fields.next()).flatten()
-    });
+    })
+}
+
+/// The own group of one tree, cloned from the host's mount of it.
+fn bound(groups: &str, controllers: &str, mount: &Path, attributes: Attributes) -> io::Result<OwnedFd> {
+    let path = group_in(groups, controllers);
     let group = mount.join(path.unwrap_or("/").trim_start_matches('/'));
     let group = CString::new(group.as_os_str().as_bytes())?;
     let tree = mount::clone_tree(rustix::fs::CWD, &group, false)?;

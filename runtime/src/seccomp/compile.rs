@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A tree is a binary search over ranges of numbers with the same outcome, so a
-//! call costs some eight comparisons instead of hundreds.
+//! call costs some eight comparisons instead of hundreds. Trees share their ends: the kernel
+//! checks and translates each instruction at every start of a container.
 
 use onggi_sys::seccomp::Instruction;
 
@@ -86,36 +87,112 @@ const fn op(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
 
 /// The program of these blocks; calls that no block lists get `default`.
 pub(super) fn program(blocks: &[Block], default: u32) -> Vec<Instruction> {
-    let tree_of = |abi: Abi| {
-        blocks.iter().find(|block| block.abi == abi).map(|block| tree(&segments(&block.calls, default)))
-    };
-    let mut code = vec![op(LOAD, 0, 0, ARCH)];
-    let mut seen = Vec::new();
+    let mut code = Backwards::default();
+    let mut next = code.give(KILL_PROCESS);
+    let mut archs: Vec<u32> = Vec::new();
     for block in blocks {
-        if seen.contains(&block.abi.audit()) {
-            continue;
+        if !archs.contains(&block.abi.audit()) {
+            archs.push(block.abi.audit());
         }
-        seen.push(block.abi.audit());
-        let mut body = vec![op(LOAD, 0, 0, NUMBER)];
-        if block.abi.audit() == Abi::X86_64.audit() {
-            let kill = || vec![op(RETURN, 0, 0, KILL_PROCESS)];
-            let native = tree_of(Abi::X86_64).unwrap_or_else(kill);
-            let x32 = tree_of(Abi::X32).unwrap_or_else(kill);
-            branch(&mut body, op(JUMP_GREATER_EQUAL, 0, 0, X32_BIT), x32, native);
-        } else {
-            body.extend(tree_of(block.abi).unwrap_or_default());
-        }
-        // Equal: into the body; else over it.
-        code.push(op(JUMP_EQUAL, 1, 0, block.abi.audit()));
-        code.push(op(JUMP, 0, 0, length(&body)));
-        code.extend(body);
     }
-    code.push(op(RETURN, 0, 0, KILL_PROCESS));
-    code
+    for arch in archs.into_iter().rev() {
+        let mut body = |abi: Abi| match blocks.iter().find(|block| block.abi == abi) {
+            Some(block) => code.tree(&segments(&block.calls, default)),
+            None => code.give(KILL_PROCESS),
+        };
+        let entry = if arch == Abi::X86_64.audit() {
+            let x32 = body(Abi::X32);
+            let native = body(Abi::X86_64);
+            code.test(op(JUMP_GREATER_EQUAL, 0, 0, X32_BIT), x32, native)
+        } else {
+            let abi = blocks.iter().map(|block| block.abi).find(|abi| abi.audit() == arch);
+            abi.map_or(next, &mut body)
+        };
+        let entry = code.before(op(LOAD, 0, 0, NUMBER), entry);
+        next = code.test(op(JUMP_EQUAL, 0, 0, arch), entry, next);
+    }
+    code.before(op(LOAD, 0, 0, ARCH), next);
+    code.0.reverse();
+    code.0
 }
 
-fn length(code: &[Instruction]) -> u32 {
-    u32::try_from(code.len()).unwrap_or(u32::MAX)
+/// A program from its end to its beginning: jumps lead forward only, so what they lead to is there first,
+/// and the same end serves many.
+#[derive(Default)]
+struct Backwards(Vec<Instruction>);
+
+/// Where an instruction is, counted from the end.
+type Place = usize;
+
+/// How far a conditional jump reaches.
+const REACH: usize = 255;
+
+impl Backwards {
+    fn push(&mut self, instruction: Instruction) -> Place {
+        self.0.push(instruction);
+        self.0.len() - 1
+    }
+
+    /// How many instructions lie between a place and one that is appended now.
+    fn distance(&self, place: Place) -> usize {
+        self.0.len() - place - 1
+    }
+
+    /// The place, or a plain jump to it if it is farther than a test right before would reach.
+    fn near(&mut self, place: Place) -> Place {
+        match self.distance(place) {
+            // Another jump of the same test may come in between.
+            0..REACH => place,
+            far => self.push(op(JUMP, 0, 0, u32::try_from(far).unwrap_or(u32::MAX))),
+        }
+    }
+
+    /// `if test { yes } else { no }`
+    fn test(&mut self, test: Instruction, yes: Place, no: Place) -> Place {
+        let (yes, no) = (self.near(yes), self.near(no));
+        let short = |distance: usize| u8::try_from(distance).unwrap_or(u8::MAX);
+        let (jt, jf) = (short(self.distance(yes)), short(self.distance(no)));
+        self.push(Instruction { jt, jf, ..test })
+    }
+
+    /// An instruction that is followed by the one at `place`.
+    fn before(&mut self, instruction: Instruction, place: Place) -> Place {
+        if self.distance(place) > 0 {
+            let far = u32::try_from(self.distance(place)).unwrap_or(u32::MAX);
+            self.push(op(JUMP, 0, 0, far));
+        }
+        self.push(instruction)
+    }
+
+    /// A return of this value: one that is there and near enough, else a new one.
+    fn give(&mut self, value: u32) -> Place {
+        let wanted = op(RETURN, 0, 0, value);
+        let near = self.0.iter().rev().take(REACH).position(|one| *one == wanted);
+        match near {
+            Some(back) => self.0.len() - 1 - back,
+            None => self.push(wanted),
+        }
+    }
+
+    /// The search through ranges of numbers.
+    fn tree(&mut self, segments: &[(u32, Outcome)]) -> Place {
+        match segments {
+            [] => self.give(KILL_PROCESS),
+            [(_, outcome)] if outcome.branches.is_empty() => self.give(outcome.fallback),
+            [(_, outcome)] => {
+                let forward = leaf(outcome);
+                self.0.extend(forward.into_iter().rev());
+                self.0.len() - 1
+            }
+            _ => {
+                let (low, high) = segments.split_at(segments.len() / 2);
+                let start = high.first().map_or(0, |(start, _)| *start);
+                let high = self.tree(high);
+                let low = self.tree(low);
+                self.test(op(JUMP_GREATER_EQUAL, 0, 0, start), high, low)
+            }
+        }
+    }
 }
 
 /// Ranges of numbers with one outcome: `(first number, outcome)`, sorted, from 0.
@@ -143,33 +220,6 @@ fn segments(calls: &[(u32, Outcome)], default: u32) -> Vec<(u32, Outcome)> {
     }
     list.dedup_by(|next, kept| next.1 == kept.1 && kept.1.branches.is_empty());
     list
-}
-
-fn tree(segments: &[(u32, Outcome)]) -> Vec<Instruction> {
-    match segments {
-        [] => Vec::new(),
-        [(_, outcome)] => leaf(outcome),
-        _ => {
-            let (low, high) = segments.split_at(segments.len() / 2);
-            let start = high.first().map_or(0, |(start, _)| *start);
-            let mut code = Vec::new();
-            branch(&mut code, op(JUMP_GREATER_EQUAL, 0, 0, start), tree(high), tree(low));
-            code
-        }
-    }
-}
-
-/// Appends `if test { yes } else { no }`; both must end in a return.
-fn branch(code: &mut Vec<Instruction>, test: Instruction, yes: Vec<Instruction>, no: Vec<Instruction>) {
-    if let Ok(over) = u8::try_from(no.len()) {
-        code.push(Instruction { jt: over, jf: 0, ..test });
-    } else {
-        // A conditional jump reaches 255 instructions; a plain one any distance.
-        code.push(Instruction { jt: 0, jf: 1, ..test });
-        code.push(op(JUMP, 0, 0, length(&no)));
-    }
-    code.extend(no);
-    code.extend(yes);
 }
 
 fn leaf(outcome: &Outcome) -> Vec<Instruction> {
