@@ -7,7 +7,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-vm lint bench fuzz install uninstall clean
+.PHONY: help build demo test test-projects test-vm lint bench fuzz install uninstall clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ demo: ## do everything once, from packages to a running container, and say what 
 
 test: ## install what the tests need, then run the whole suite
 	@scripts/test
+
+test-projects: ## real projects built by root and a user, run by onggi and podman (minutes)
+	@scripts/test-projects
 
 test-vm: ## the runtime on a host with version 2 of control groups alone, in qemu
 	@scripts/test-vm

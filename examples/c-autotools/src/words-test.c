@@ -1,0 +1,3 @@
+#include "words.h"
+
+int main(void) { return words(" a  b ") != 2; }

@@ -1,0 +1,2 @@
+/* The number of words in a text. */
+int words(const char *text);
