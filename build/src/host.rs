@@ -106,8 +106,8 @@ pub struct RunStep<'a> {
     pub platform: &'a Platform,
     /// The root's layers, lowest first.
     pub layers: &'a [Layer],
-    /// A directory for `upper/` and `work/`. What the program changes is to be in `upper/`, and
-    /// nothing else.
+    /// A directory for `upper/` (which may be there) and `work/`. What the program changes is to be in
+    /// `upper/`, and nothing else.
     pub dir: &'a Path,
     /// What else it sees, by target.
     pub mounts: Vec<ReadyMount>,
@@ -115,6 +115,8 @@ pub struct RunStep<'a> {
     pub secrets: Vec<String>,
     /// Where its output goes.
     pub log: BorrowedFd<'a>,
+    /// Whether it has the caller's own streams in place of the log, and a terminal if they are one.
+    pub interactive: bool,
 }
 
 /// The caller.

@@ -297,3 +297,86 @@ fn unknown_wishes_are_refused_by_name() {
     let done = onggi.fails(["build", "/no/such/context"]);
     assert!(done.stderr.contains("unable to prepare context"), "{}", done.stderr);
 }
+
+#[test]
+fn a_shell_takes_the_place_of_what_failed() {
+    use std::io::Write;
+    let Some(shop) = Workshop::new() else { return };
+    shop.write("Dockerfile", "FROM busybox\nRUN echo A > /a\nENV B=b\nRUN --mount=type=tmpfs,target=/t echo left > /left; exit 4\n");
+    let context = shop.context.to_str().expect("a path of ours").to_owned();
+    let session = |state: &str, script: &str| {
+        let mut command = shop.onggi.command(["build", state, &context]);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("the command");
+        child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("a script");
+        let output = child.wait_with_output().expect("an end");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, said, told) = session("--debug-shell", "cat /a /left; echo $B; mount | grep -c ' /t '\n");
+    assert_eq!((code, said.as_str()), (Some(1), "A\nleft\nb\n1\n"), "{told}");
+    assert!(told.contains("a shell where the step failed") && told.contains("exit code: 4"), "{told}");
+    let (code, said, told) = session("--debug-shell=before", "cat /a; ls /left\n");
+    assert_eq!((code, said.as_str()), (Some(1), "A\n"), "{told}");
+    // What a shell did is in no layer, and nothing is left.
+    assert_eq!(shop.onggi.unfinished(), Vec::<String>::new());
+    let plain = shop.build(&[]);
+    assert!(plain.stderr.contains("with --debug-shell"), "{}", plain.stderr);
+    // On a terminal it has one, and the live tree makes room for it.
+    if onggi_testkit::needs::programs(&["script"]).is_missing() {
+        return;
+    }
+    let inner = shop.onggi.command(["build", "--debug-shell", &context]);
+    let words: Vec<_> = inner.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = format!("{} {}", inner.get_program().to_string_lossy(), words.join(" "));
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("the command");
+    let mut input = child.stdin.take().expect("a pipe");
+    // Typed once the shell is there; before, the terminal is the build's.
+    std::thread::sleep(Duration::from_secs(3));
+    input.write_all(b"test -t 0 && echo a-terminal-$((40+2)); cat /left\nexit\n").expect("a script");
+    let output = child.wait_with_output().expect("an end");
+    drop(input);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("a-terminal-42") && said.contains("left"), "{said}");
+    assert!(said.contains("=> ERROR") || said.contains("ERROR"), "{said}");
+}
+
+#[test]
+fn a_context_that_is_known_is_not_read() {
+    if onggi_testkit::needs::programs(&["strace"]).is_missing() {
+        return;
+    }
+    let Some(shop) = Workshop::new() else { return };
+    const FILES: usize = 400;
+    for number in 0..FILES {
+        shop.write(&format!("files/{}/counted-{number}", number % 50), &format!("{number}\n"));
+    }
+    shop.write("Dockerfile", "FROM busybox\nCOPY files /files\n");
+    // A file that changed just now may change again without another time, so it counts as unknown.
+    std::thread::sleep(Duration::from_millis(2500));
+    let first = shop.id(&[]);
+    let trace = shop.onggi.folder().join("trace");
+    let opened = || {
+        let inner = shop.onggi.command(["build", "-q", shop.context.to_str().expect("a path of ours")]);
+        let mut command = std::process::Command::new("strace");
+        command.args(["-f", "-e", "trace=open,openat,openat2", "-o"]).arg(&trace);
+        command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let id = Done::of(&mut command).ok();
+        let text = fs::read_to_string(&trace).expect("a trace");
+        (id, text.lines().filter(|line| line.contains("\"counted-")).count())
+    };
+    assert_eq!(opened(), (first.clone(), 0));
+    // One that changed is read for its digest, and then they are copied.
+    shop.write("files/7/counted-7", "changed\n");
+    let (second, count) = opened();
+    assert_ne!(second, first);
+    assert!(count > FILES, "{count}");
+}

@@ -147,6 +147,27 @@ impl Job<'_> {
     }
 
     fn exec(&self, exec: &Exec, host: &dyn Host, log: BorrowedFd<'_>) -> Result<()> {
+        let code = self.program(exec, host, log, false)?;
+        if code == 0 {
+            return Ok(());
+        }
+        Err(Error::Exit { command: exec.args.join(" "), code })
+    }
+
+    /// A shell in the place of the step's program, with the caller's own streams; called in a process of its
+    /// own. How it ends means nothing.
+    pub(super) fn shell(self, host: &dyn Host, log: BorrowedFd<'_>) -> Result<()> {
+        let Op::Exec(exec) = &self.vertex.op else { return Ok(()) };
+        let shell = match &exec.args[..] {
+            [shell, flag, ..] if flag == "-c" => shell.clone(),
+            _ => "/bin/sh".into(),
+        };
+        let exec = Exec { args: vec![shell], stdin: None, ..(**exec).clone() };
+        self.program(&exec, host, log, true).map(drop)
+    }
+
+    /// Runs a program with all that the step has; gives its exit code.
+    fn program(&self, exec: &Exec, host: &dyn Host, log: BorrowedFd<'_>, interactive: bool) -> Result<i32> {
         // Here and nowhere else: whoever made the graph, nothing runs with more than was allowed.
         if exec.network == Network::Host && !self.allow_host_network {
             return Err(Error::Entitlement { what: "RUN --network=host", entitlement: "network.host" });
@@ -169,13 +190,11 @@ impl Job<'_> {
             mounts: prepared.ready,
             secrets: prepared.secrets,
             log,
+            interactive,
         };
-        let code = host.run(step)?;
+        let code = host.run(step);
         drop(prepared.locks);
-        if code == 0 {
-            return Ok(());
-        }
-        Err(Error::Exit { command: exec.args.join(" "), code })
+        code
     }
 
     /// A layer below all others that has every mount point: so none is made in the upper directory,

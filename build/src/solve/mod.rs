@@ -66,6 +66,17 @@ pub struct Options {
     pub allow_host_network: bool,
     /// Whether programs may be privileged (`security.insecure`).
     pub allow_insecure: bool,
+    /// Whether a program that fails is followed by a shell in its place.
+    pub shell: Option<ShellState>,
+}
+
+/// What a shell in the place of a program that failed finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShellState {
+    /// What the program left.
+    Failed,
+    /// What it began with.
+    Before,
 }
 
 /// What goes on in a build.
@@ -85,6 +96,8 @@ pub enum Event<'a> {
     Failed(&'a Error),
     /// It was stopped, since another one failed.
     Canceled,
+    /// A shell takes its place, and the terminal: nothing else may be shown until the build ends.
+    Shell,
 }
 
 /// Who watches a build.
@@ -146,6 +159,8 @@ pub struct Solver<'a> {
     workers: Vec<Worker>,
     /// Those that have answered: the kernel takes down what they had mounted.
     leaving: Vec<Worker>,
+    /// The step whose program failed, and where it worked.
+    broken: Option<(VertexId, PathBuf)>,
     /// New layers that are not flushed yet, and the records to write then.
     pending: Vec<(Pending, Option<(Digest, Record)>)>,
     pending_since: Option<Instant>,
@@ -209,6 +224,7 @@ impl<'a> Solver<'a> {
             known: BTreeMap::new(),
             workers: Vec::new(),
             leaving: Vec::new(),
+            broken: None,
             pending: Vec::new(),
             pending_since: None,
             flusher: None,
@@ -252,8 +268,12 @@ impl<'a> Solver<'a> {
             }
             self.workers.drain(..).for_each(Worker::collect_quietly);
         }
-        self.memo.save();
         self.leaving.drain(..).for_each(Worker::collect_quietly);
+        if let (Some(state), Some((id, dir))) = (self.options.shell, self.broken.take()) {
+            self.monitor.event(id, Event::Shell);
+            self.shell(id, &dir, state)?;
+        }
+        self.memo.save();
         // Also of a build that failed: what succeeded need not be done again.
         let flushed = self.finish();
         outcome?;
@@ -480,6 +500,25 @@ impl<'a> Solver<'a> {
         Worker::start(id, job.dir.clone(), self.cache.dir(), move |log| job.perform(host, log))
     }
 
+    /// A shell where a program failed; returns when it ends.
+    fn shell(&self, id: VertexId, failed: &std::path::Path, state: ShellState) -> Result<()> {
+        let job = self.job(id)?;
+        if state == ShellState::Failed {
+            let (upper, work) = (failed.join("upper"), job.dir.join("work"));
+            std::fs::rename(&upper, job.dir.join("upper")).map_err(Error::io("move", upper))?;
+            // The old one says that it was not unmounted in order, as a step's never is.
+            std::fs::create_dir(&work).map_err(Error::io("make the directory", work))?;
+        }
+        let host = self.host;
+        if matches!(&self.graph.vertex(id).op, Op::Exec(exec) if exec.network == Network::Default) {
+            host.connect(id)?;
+        }
+        let worker = Worker::start(id, job.dir.clone(), self.cache.dir(), move |log| job.shell(host, log))?;
+        let ended = worker.collect();
+        host.disconnect(id);
+        ended
+    }
+
     /// Waits until a worker says something or time is up.
     fn wait(&mut self) -> Result<()> {
         let until_flush = self.pending_since.map(|since| FLUSH_AFTER.saturating_sub(since.elapsed()));
@@ -517,13 +556,16 @@ impl<'a> Solver<'a> {
         self.flushed()?;
         for number in ended.into_iter().rev() {
             let worker = self.workers.remove(number);
-            let id = worker.vertex;
+            let (id, dir) = (worker.vertex, worker.dir.clone());
             match self.collect(worker) {
                 Ok(outcome) => {
                     self.monitor.event(id, Event::Done);
                     self.done(id, outcome);
                 }
-                Err(error) => return Err(self.failed(id, error)),
+                Err(error) => {
+                    self.broken = matches!(error, Error::Exit { .. }).then_some((id, dir));
+                    return Err(self.failed(id, error));
+                }
             }
         }
         Ok(())

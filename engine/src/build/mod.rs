@@ -47,7 +47,7 @@ use lock::Lock;
 pub use lock::LockMode;
 pub use logs::{BuildLogs, LoggedStep};
 pub use onggi_build as builder;
-pub use request::{BuildFile, BuildRequest, Output, Secret};
+pub use request::{BuildFile, BuildRequest, Output, Secret, Shell};
 use share::Shared;
 pub use share::{CacheFrom, CacheMode, CachePlace, CacheTo};
 
@@ -135,7 +135,10 @@ impl Host for Asked<'_> {
             let _ = rustix::io::write(step.log, format!("onggi: warning: {notice}\n").as_bytes());
         }
         let connected = self.lanes.enter(step.vertex);
-        let done = connected.and_then(|names| self.engine.run_step(&step, names.as_ref()));
+        let done = connected.and_then(|names| {
+            let terminal = self.request.shell.and_then(|shell| shell.terminal);
+            self.engine.run_step(&step, names.as_ref(), terminal)
+        });
         done.map_err(|error| caller("run", "the step's program", error))
     }
 
@@ -283,6 +286,7 @@ impl Engine {
             locals,
             allow_host_network: request.allow_host_network,
             allow_insecure: request.allow_insecure,
+            shell: request.shell.map(|shell| shell.state),
         };
         let lanes = Lanes::new(self, request.network_name.as_deref());
         let shared = Shared::new(self, &request.cache_from, lease.clone(), progress);

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use onggi_build::graph::{Network, Ulimit};
+use onggi_build::solve::ShellState;
 use onggi_oci::{Platform, Reference};
+use onggi_runtime::WindowSize;
 
 use super::lock::LockMode;
 use super::share::{CacheFrom, CacheTo};
@@ -111,10 +113,21 @@ pub struct BuildRequest {
     pub cache_limit: Option<u64>,
     /// `--lock`
     pub lock: Option<LockMode>,
+    /// `--debug-shell`
+    pub shell: Option<Shell>,
     /// `--cache-from`
     pub cache_from: Vec<CacheFrom>,
     /// `--cache-to`
     pub cache_to: Vec<CacheTo>,
     /// `--output`
     pub outputs: Vec<Output>,
+}
+
+/// A shell in the place of a program that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shell {
+    /// What it finds.
+    pub state: ShellState,
+    /// The size of the terminal that it gets; without, it has the caller's streams as they are.
+    pub terminal: Option<WindowSize>,
 }

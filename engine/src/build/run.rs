@@ -16,7 +16,7 @@ use onggi_build::graph::{Exec, Network as StepNetwork, Security as StepSecurity}
 use onggi_build::{ReadyKind, ReadyMount, RunStep};
 use onggi_image::snapshot::Snapshot;
 use onggi_oci::Platform;
-use onggi_runtime::{Container, Rootfs, SeccompSource, Stdio};
+use onggi_runtime::{Container, Foreground, Rootfs, SeccompSource, Stdio, WindowSize};
 use onggi_sys::idmap::IdMap;
 use onggi_sys::mount::{Attributes, Change};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -37,8 +37,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 impl Engine {
     /// Runs a step's program; gives its exit code as shells count. `names` is of the network that the
-    /// calling process is in, if that is not the host's.
-    pub(super) fn run_step(&self, step: &RunStep<'_>, names: Option<&Names>) -> Result<i32> {
+    /// calling process is in, if that is not the host's; `terminal` the size of the one that a shell gets.
+    pub(super) fn run_step(
+        &self,
+        step: &RunStep<'_>,
+        names: Option<&Names>,
+        terminal: Option<WindowSize>,
+    ) -> Result<i32> {
         let authority = self.authority()?;
         check_platform(step.platform)?;
         let exec = step.exec;
@@ -90,9 +95,13 @@ impl Engine {
         }
         let spec = spec::build(&request, parts)?;
         let no_devices = !insecure;
-        let stdin = input(exec.stdin.as_deref())?;
         let copy =
             || step.log.try_clone_to_owned().map_err(|source| Error::Process { op: "copy a pipe", source });
+        let stdio = match (step.interactive, terminal) {
+            (true, Some(size)) => Stdio::Terminal(size),
+            (true, None) => Stdio::Inherit,
+            (false, _) => Stdio::Given([input(exec.stdin.as_deref())?, copy()?, copy()?]),
+        };
         let mut container = Container::new("build", spec)
             .rootfs(Rootfs::Mount(Box::new(move |userns| {
                 let mounted =
@@ -103,7 +112,7 @@ impl Engine {
                 }
                 Ok((root, mounted.held))
             })))
-            .stdio(Stdio::Given([stdin, copy()?, copy()?]))
+            .stdio(stdio)
             .seccomp(if insecure { SeccompSource::Unconfined } else { SeccompSource::Docker });
         let mut agents = Vec::new();
         let wanted = |mount: &&ReadyMount| !matches!(mount.kind, ReadyKind::Tmpfs { .. });
@@ -120,7 +129,8 @@ impl Engine {
             }
         }
         let process = container.spawn()?;
-        let status = process.wait();
+        let status =
+            if step.interactive { process.wait_foreground(&Foreground::default()) } else { process.wait() };
         drop(agents);
         drop(ids);
         Ok(status?.code())

@@ -23,3 +23,9 @@ pub fn of(error: &Error) -> Option<String> {
     let shown = human::visible_lines(text.trim_end());
     (!shown.is_empty()).then_some(shown)
 }
+
+/// Whether a program of the build file failed.
+pub fn is_of_a_program(error: &Error) -> bool {
+    let Error::Build { source, .. } = error else { return false };
+    matches!(&**source, BuildError::Step { source, .. } if matches!(**source, BuildError::Exit { .. }))
+}

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onggi_engine::build::builder::graph::Network;
-use onggi_engine::build::{BuildFile, BuildRequest, Built, LockMode, Output};
+use onggi_engine::build::{BuildFile, BuildRequest, Built, LockMode, Output, Shell};
 use onggi_engine::oci::{Platform, Reference};
 use onggi_engine::progress::Silent;
 
@@ -79,6 +79,9 @@ pub struct BuildOptions {
     /// Add a host name and its address (HOST:IP)
     #[arg(long, value_name = "HOST:IP", value_parser = super::run::values::host)]
     add_host: Vec<(String, std::net::IpAddr)>,
+    /// Where a program fails, give a shell in the state that it left, or that it began with
+    #[arg(long, value_name = "STATE", num_args = 0..=1, require_equals = true, default_missing_value = "failed")]
+    debug_shell: Option<values::DebugShell>,
     /// Allow what is not allowed by default: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
@@ -423,6 +426,10 @@ impl BuildOptions {
             explain: self.explain.is_some() || self.debug,
             cache_limit: values::cache_limit()?,
             lock: self.lock,
+            shell: self.debug_shell.map(|shell| Shell {
+                state: shell.state(),
+                terminal: std::io::stdin().is_terminal().then(super::run::window_size),
+            }),
             cache_from: self
                 .cache_from
                 .iter()

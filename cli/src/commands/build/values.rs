@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use onggi_engine::build::builder::graph::{Network, Ulimit};
+use onggi_engine::build::builder::solve::ShellState;
 use onggi_engine::build::{LockMode, Output, Secret};
 
 use crate::failure::Failure;
@@ -57,6 +58,24 @@ pub fn network(text: &str) -> Result<(Network, Option<String>), Failure> {
         }
         name => (Network::Default, Some(name.to_owned())),
     })
+}
+
+/// `--debug-shell`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DebugShell {
+    /// As the program left it.
+    Failed,
+    /// As it was before.
+    Before,
+}
+
+impl DebugShell {
+    pub fn state(self) -> ShellState {
+        match self {
+            Self::Failed => ShellState::Failed,
+            Self::Before => ShellState::Before,
+        }
+    }
 }
 
 /// `--explain`

@@ -89,6 +89,8 @@ pub struct Watch {
     places: BTreeMap<VertexId, usize>,
     pub began: Instant,
     verdicts: BTreeMap<VertexId, Verdict>,
+    /// Whether the terminal belongs to somebody else, and what failed was told.
+    handed_over: bool,
 }
 
 impl std::fmt::Debug for Watch {
@@ -118,6 +120,7 @@ impl Watch {
             places: BTreeMap::new(),
             began,
             verdicts: BTreeMap::new(),
+            handed_over: false,
         })
     }
 
@@ -127,8 +130,7 @@ impl Watch {
 
     /// The build is over, well or not.
     pub fn finish(&mut self) {
-        let total = self.total();
-        self.show.finish(&self.steps, total);
+        self.end_show();
         self.logs.finish();
         if self.explain == Some(ExplainFormat::Text) && self.kind == ProgressKind::Tty {
             for step in &self.steps {
@@ -137,6 +139,34 @@ impl Watch {
                 }
             }
         }
+    }
+
+    fn end_show(&mut self) {
+        let total = self.total();
+        if !self.handed_over {
+            self.show.finish(&self.steps, total);
+        }
+    }
+
+    /// Makes room for a shell where a step failed.
+    fn hand_over(&mut self) {
+        self.end_show();
+        self.tell_last_words();
+        self.handed_over = true;
+        self.print("a shell where the step failed; the build ends when it does");
+    }
+
+    /// The last lines of the step that failed.
+    fn tell_last_words(&self) {
+        let Some(step) = self.steps.iter().find(|step| step.outcome == Outcome::Failed) else { return };
+        let said = String::from_utf8_lossy(&step.said);
+        let lines: Vec<&str> = said.lines().collect();
+        let mut text = format!("------\n > {}:\n", human::visible(&step.name));
+        for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+            text += &format!("{}\n", line_of(line.as_bytes()));
+        }
+        text += "------";
+        self.print(&text);
     }
 
     /// Says what came out.
@@ -159,21 +189,19 @@ impl Watch {
         if self.kind == ProgressKind::None {
             return;
         }
-        if let Some(step) = self.steps.iter().find(|step| step.outcome == Outcome::Failed) {
-            let said = String::from_utf8_lossy(&step.said);
-            let lines: Vec<&str> = said.lines().collect();
-            let mut text = format!("------\n > {}:\n", human::visible(&step.name));
-            for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
-                text += &format!("{}\n", line_of(line.as_bytes()));
-            }
-            text += "------";
-            self.print(&text);
+        if !self.handed_over {
+            self.tell_last_words();
         }
         if let Some(text) = excerpt::of(error) {
             self.print(&text);
         }
         if self.steps.iter().any(|step| step.outcome == Outcome::Failed) {
             self.print(&format!("the whole log: onggi build logs {}", self.logs.name()));
+        }
+        if !self.handed_over && excerpt::is_of_a_program(error) {
+            self.print(
+                "a shell where it failed: the same command with --debug-shell (or --debug-shell=before)",
+            );
         }
     }
 
@@ -284,6 +312,7 @@ impl Monitor for Watch {
                 }
                 self.show.said(&self.steps[place], bytes);
             }
+            Event::Shell => self.hand_over(),
             // It comes before the step begins.
             Event::Explained(verdict) => {
                 self.verdicts.insert(vertex, verdict.clone());
