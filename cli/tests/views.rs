@@ -299,6 +299,15 @@ fn events_are_told_as_they_happen_and_afterwards() {
         onggi.ok(args).replace('\n', " ")
     };
     assert_eq!(past(&["-f", "container=failed"]), "create start die");
+    // Also of what is gone, and of what one command did in one go.
+    assert_eq!(past(&["-f", "container=made"]), "create destroy");
+    assert_eq!(past(&["-f", "type=image"]), "load tag untag");
+    onggi.ok(["run", "--rm", "--name", "brief", IMAGE, "true"]);
+    assert_eq!(past(&["-f", "container=brief"]), "create start die destroy");
+    onggi.ok(["run", "-d", "--name", "long", IMAGE, "sleep", "600"]);
+    onggi.ok(["rename", "long", "renamed"]);
+    onggi.ok(["stop", "-t", "0", "renamed"]);
+    assert_eq!(past(&["-f", "container=renamed"]), "rename kill kill die stop");
     assert_eq!(past(&["-f", "event=die", "-f", "label=k=v"]), "die");
     assert_eq!(past(&["-f", "type=volume"]), "create");
     let json = onggi.ok(["events", "--since", "1h", "--until", "0s", "--format", "json", "-f", "event=die"]);

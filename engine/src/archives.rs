@@ -33,12 +33,24 @@ impl Engine {
 
     /// Loads all images of an archive.
     pub fn load(&self, archive: impl Read) -> Result<Vec<Loaded>> {
-        Ok(self.store()?.load(archive)?)
+        let loaded = self.store()?.load(archive)?;
+        self.note_loaded(&loaded);
+        Ok(loaded)
     }
 
     /// Loads all images of an OCI layout in a directory.
     pub fn load_layout(&self, dir: &Path) -> Result<Vec<Loaded>> {
-        Ok(self.store()?.load_layout(dir)?)
+        let loaded = self.store()?.load_layout(dir)?;
+        self.note_loaded(&loaded);
+        Ok(loaded)
+    }
+
+    fn note_loaded(&self, loaded: &[Loaded]) {
+        for one in loaded {
+            let id = one.id.to_string();
+            let name = one.name.as_ref().map_or_else(|| id.clone(), Reference::familiar);
+            crate::events::note(&self.settings().root, "image", "load", &id, &[("name", &name)]);
+        }
     }
 }
 

@@ -56,14 +56,33 @@ impl Engine {
         }
         let store = self.store()?;
         let image = store.resolve(source, None)?;
-        Ok(store.tag(&image.target, &target.with_default_tag())?)
+        let target = target.with_default_tag();
+        store.tag(&image.target, &target)?;
+        self.note_image("tag", &image.id, &target);
+        Ok(())
     }
 
     /// Removes what `text` names, as `docker rmi`.
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>> {
         let store = self.store()?;
         let is_running = |id: &str| self.look(id).is_alive();
-        Ok(store.remove(text, &RemoveOptions { force, is_running: &is_running })?)
+        let id = store.resolve(text, None).ok().map(|image| image.id);
+        let removed = store.remove(text, &RemoveOptions { force, is_running: &is_running })?;
+        for one in &removed {
+            match one {
+                Removed::Untagged(name) => {
+                    if let Some(id) = &id {
+                        self.note_image("untag", id, name);
+                    }
+                }
+                Removed::Deleted(digest) if id.as_ref() == Some(digest) => {
+                    let id = digest.to_string();
+                    crate::events::note(store.root(), "image", "delete", &id, &[("name", &id)]);
+                }
+                _ => {}
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes unused images and everything that nothing reaches.

@@ -97,6 +97,7 @@ impl Engine {
         for layer in &plan.layers {
             store.add_origin(&layer.blob.digest, &reference)?;
         }
+        self.note_image("pull", &plan.target.digest, &reference);
         let changed = before.is_none_or(|old| old.digest != plan.target.digest);
         Ok(Pulled { digest: plan.target.digest, changed, bytes })
     }

@@ -91,6 +91,7 @@ impl Engine {
             client.push_manifest(reference, &plan.top.media_type, bytes).await?;
             Ok::<_, Error>(())
         })?;
+        self.note_image("push", &plan.top.digest, reference);
         Ok(Pushed { digest: plan.top.digest, size: plan.top.size, note: plan.note })
     }
 

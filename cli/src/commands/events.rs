@@ -1,4 +1,4 @@
-//! `onggi events`: what happens to containers, images and volumes.
+//! `onggi events`: what happens to containers, images, volumes and networks.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -16,7 +16,7 @@ use crate::session::Session;
 
 const KNOWN: [&str; 7] = ["container", "event", "image", "label", "network", "type", "volume"];
 
-/// Show what happens to containers, images and volumes, as it happens
+/// Show what happens to containers, images, volumes and networks, as it happens
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Show only what matches: container, event, image, label, network, type, volume
@@ -62,19 +62,17 @@ impl Options {
         };
         // The end may be before the beginning of watching.
         let over = until.is_some_and(|until| until <= Timestamp::now());
-        let mut stopped = false;
-        if since.is_some() || over {
-            for event in engine.past_events()? {
-                let early = since.is_some_and(|since| event.time < since);
-                let late = until.is_some_and(|until| event.time > until);
-                if !early && !late && show(&event).is_break() {
-                    stopped = true;
+        if over {
+            let is_wanted = |event: &Event| {
+                since.is_none_or(|since| event.time >= since) && until.is_none_or(|until| event.time <= until)
+            };
+            for event in engine.past_events()?.iter().filter(|event| is_wanted(event)) {
+                if show(event).is_break() {
                     break;
                 }
             }
-        }
-        if !over && !stopped {
-            engine.watch_events(until, &mut show)?;
+        } else {
+            engine.watch_events(since, until, &mut show)?;
         }
         failed.map_or(Ok(()), Err)
     }
@@ -115,7 +113,7 @@ fn object(event: &Event) -> Value {
     let attributes: Map<String, Value> =
         event.attributes.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     let mut object = Map::new();
-    if event.kind != "volume" {
+    if matches!(&*event.kind, "container" | "image") {
         object.insert("status".into(), json!(event.action));
         object.insert("id".into(), json!(event.id));
     }
@@ -140,7 +138,7 @@ fn accepts(filters: &[(String, String)], event: &Event) -> bool {
         "container" => {
             event.kind == "container" && (event.id.starts_with(value) || attribute("name") == value)
         }
-        "image" => match event.kind {
+        "image" => match &*event.kind {
             "image" => {
                 event.id.contains(value)
                     || attribute("name") == value
@@ -149,6 +147,7 @@ fn accepts(filters: &[(String, String)], event: &Event) -> bool {
             _ => attribute("image") == value || attribute("image").split(':').next() == Some(value),
         },
         "volume" => event.kind == "volume" && event.id == value,
+        "network" => event.kind == "network" && (event.id.starts_with(value) || attribute("name") == value),
         "label" => match value.split_once('=') {
             Some((label, value)) => attribute(label) == value,
             None => event.attributes.contains_key(value),

@@ -495,6 +495,9 @@ impl Engine {
             let known = store.refs()?;
             if !refs.iter().all(|one| known.contains(one)) {
                 store.set_refs(&refs)?;
+                for name in refs.iter().filter_map(|one| one.name.as_ref()) {
+                    self.note_image("tag", &target.digest, name);
+                }
             }
         }
         for output in &request.outputs {

@@ -43,7 +43,10 @@ impl Engine {
             Ok(())
         });
         self.names().release(if edited.is_ok() { &old } else { name }, &record.id);
-        edited.map(drop)
+        let edited = edited?;
+        self.note_container(&edited, &["rename"], &[("oldName", &format!("/{old}"))]);
+        // Others of its networks find it by its new name from now on.
+        Ok(self.networks().rename(&edited.id, name)?)
     }
 
     /// Changes limits and restart policy of a container, also while it runs.
@@ -54,7 +57,7 @@ impl Engine {
             let problem = "a container that is removed when it ends can't be started again";
             return Err(Error::flag("--restart", problem));
         }
-        Record::edit(&details.dir, |record| {
+        let edited = Record::edit(&details.dir, |record| {
             let resources = record.request.resources.changed_by(wanted);
             resources.check()?;
             if details.status.has_program() && *wanted != Resources::default() {
@@ -66,6 +69,7 @@ impl Engine {
             }
             Ok(())
         })?;
+        self.note_container(&edited, &["update"], &[]);
         Ok(())
     }
 

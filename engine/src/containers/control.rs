@@ -46,7 +46,9 @@ impl Engine {
         }
         set_wish(&details.dir, Wish::Stop)?;
         self.end_program(&details, &stop)?;
-        self.await_end(&details.record.id)
+        self.await_end(&details.record.id)?;
+        self.note_container(&details.record, &["stop"], &[]);
+        Ok(())
     }
 
     /// Sends a signal to a container's program.
@@ -66,6 +68,7 @@ impl Engine {
         if ends {
             set_wish(&details.dir, Wish::Stop)?;
         }
+        self.note_container(&details.record, &["kill"], &[("signal", &number.to_string())]);
         send(&program, number)?;
         if details.status == Status::Paused && number == KILL {
             self.freeze(&details.record, false)?;
@@ -95,6 +98,7 @@ impl Engine {
         loop {
             let seen = self.look(id);
             if seen.program.is_some() && seen.program != details.pid {
+                self.note_container(&details.record, &["restart"], &[]);
                 return Ok(());
             }
             if !seen.is_alive() || start.elapsed() > PATIENCE {
@@ -112,7 +116,11 @@ impl Engine {
         let details = self.container(text)?;
         match details.status {
             Status::Paused => Err(Error::IsPaused { name: text.into() }),
-            Status::Running => self.freeze(&details.record, true),
+            Status::Running => {
+                self.freeze(&details.record, true)?;
+                self.note_container(&details.record, &["pause"], &[]);
+                Ok(())
+            }
             _ => Err(Error::NotRunning { id: details.record.id }),
         }
     }
@@ -121,7 +129,11 @@ impl Engine {
     pub fn unpause_container(&self, text: &str) -> Result<()> {
         let details = self.container(text)?;
         match details.status {
-            Status::Paused => self.freeze(&details.record, false),
+            Status::Paused => {
+                self.freeze(&details.record, false)?;
+                self.note_container(&details.record, &["unpause"], &[]);
+                Ok(())
+            }
             _ => Err(Error::NotPaused { name: text.into() }),
         }
     }
@@ -153,11 +165,13 @@ impl Engine {
             self.poke(&details.record.id);
             return Ok(());
         };
+        self.note_container(&details.record, &["kill"], &[("signal", &stop.signal.to_string())]);
         send(&program, stop.signal)?;
         if details.status == Status::Paused {
             self.freeze(&details.record, false)?;
         }
         if !ends_within(&program, stop.patience)? {
+            self.note_container(&details.record, &["kill"], &[("signal", &KILL.to_string())]);
             send(&program, KILL)?;
             ends_within(&program, Some(PATIENCE))?;
         }

@@ -89,7 +89,10 @@ impl Engine {
             mounts: Vec::new(),
         };
         match self.make_files(&mut record, &dir, &layers) {
-            Ok(()) => Ok(Made { mark, record, dir, layers, id_file: id_file.map(Path::to_owned) }),
+            Ok(()) => {
+                self.note_container(&record, &["create"], &[]);
+                Ok(Made { mark, record, dir, layers, id_file: id_file.map(Path::to_owned) })
+            }
             Err(error) => {
                 let made = Made { mark, record, dir, layers, id_file: id_file.map(Path::to_owned) };
                 self.unmake(made)?;

@@ -30,11 +30,15 @@ impl Engine {
         match &ended {
             Ok(code) => {
                 let _ = mark.tell_exit(*code);
+                self.note_container(&record, &["die"], &[("exitCode", &code.to_string())]);
             }
             // There is no such container.
             Err(_) => {
                 let _ = id_file.map(fs::remove_file);
             }
+        }
+        if removed.is_ok() && (record.request.remove || ended.is_err()) {
+            self.note_container(&record, &["destroy"], &[]);
         }
         drop(mark);
         // How the program ended is worth more than how the cleaning went.
@@ -47,6 +51,7 @@ impl Engine {
         let start = Start { engine: self, record: &made.record, dir: &made.dir, layers: &made.layers };
         let Running { mut process, ids, connection } = start.spawn(stdio(request)?, Keeper::Caller)?;
         made.mark.tell(process.pid())?;
+        self.note_container(&made.record, &["start"], &[]);
         let mut state = State::default();
         state.begin();
         if !request.remove {

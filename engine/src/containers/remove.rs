@@ -44,6 +44,7 @@ impl Engine {
         self.release_network(&record)?;
         remove_files(store, &dir, if volumes { &record.mounts } else { &[] })?;
         self.names().release(&record.name, &record.id);
+        self.note_container(&record, &["destroy"], &[]);
         drop(mark);
         Ok(())
     }

@@ -71,11 +71,14 @@ impl Engine {
                         state.error = Some("nobody saw how its program ended".into());
                     }
                     state.write(&dir)?;
+                    self.note_container(&record, &["die"], &[("exitCode", &code.to_string())]);
                 }
             }
             Some(record) => {
                 remove_files(store, &dir, &record.mounts)?;
                 self.names().release(&record.name, id);
+                self.note_container(&record, &["die"], &[("exitCode", &UNSEEN.to_string())]);
+                self.note_container(&record, &["destroy"], &[]);
             }
             // A name that it claimed is taken over by whoever wants it.
             None => remove_files(store, &dir, &[])?,

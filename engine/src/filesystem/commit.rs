@@ -152,5 +152,9 @@ pub(super) fn add_image(
         None => Ref::nameless(&target),
     };
     store.set_refs(&[named])?;
+    if let Some(name) = name {
+        let name = name.clone().with_default_tag().familiar();
+        crate::events::note(store.root(), "image", "tag", &config.digest.to_string(), &[("name", &name)]);
+    }
     Ok(config.digest)
 }

@@ -46,7 +46,9 @@ impl Engine {
     /// Makes a network.
     pub fn create_network(&self, wish: NetworkWish) -> Result<Definition> {
         self.store()?;
-        Ok(self.networks().create(&NetworkWish { created: now(), ..wish })?)
+        let made = self.networks().create(&NetworkWish { created: now(), ..wish })?;
+        self.note_network("create", &made, None);
+        Ok(made)
     }
 
     /// All networks by name, with `host` and `none`.
@@ -86,7 +88,9 @@ impl Engine {
         let networks = self.networks();
         let definition = self.find_network(&networks, text)?;
         self.give_back_of_the_dead(&networks)?;
-        Ok(networks.remove(&definition)?)
+        networks.remove(&definition)?;
+        self.note_network("destroy", &definition, None);
+        Ok(())
     }
 
     /// Gives back what containers hold that run no more.
@@ -156,6 +160,7 @@ impl Engine {
             self.tell_names(&details, &network, &endpoint, &inside)?;
         }
         joined.push(Attachment { network: network.name.clone(), wish: request.wish.clone() });
+        self.note_network("connect", &network, Some(&details.record.id));
         self.keep_networks(details, joined)
     }
 
@@ -198,6 +203,7 @@ impl Engine {
             None if !was_joined => return Err(not_connected()),
             None => {}
         }
+        self.note_network("disconnect", &network, Some(&details.record.id));
         self.keep_networks(details, joined)?;
         self.end_unused_holder()
     }
@@ -225,6 +231,12 @@ impl Engine {
             return Ok(vec![user_mode(id, &mode)]);
         }
         Ok(all.into_iter().map(|(network, endpoint)| ContainerNetwork { network, endpoint }).collect())
+    }
+
+    fn note_network(&self, action: &str, network: &Definition, container: Option<&str>) {
+        let mut attributes = vec![("name", network.name.as_str()), ("type", "bridge")];
+        attributes.extend(container.map(|id| ("container", id)));
+        crate::events::note(&self.settings().root, "network", action, &network.id, &attributes);
     }
 
     fn live(&self, mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {

@@ -151,5 +151,7 @@ pub(crate) fn remove_anonymous(store: &Store, points: &[MountPoint]) -> Result<(
 
 fn discard(store: &Store, volume: &Volume, lock: &Lock) -> Result<()> {
     unmount(store.runroot(), volume)?;
-    record::remove(&store.root().join("volumes"), &volume.name, lock)
+    record::remove(&store.root().join("volumes"), &volume.name, lock)?;
+    crate::events::note(store.root(), "volume", "destroy", &volume.name, &[("driver", "local")]);
+    Ok(())
 }

@@ -113,6 +113,11 @@ pub(crate) fn ensure(volumes: &Path, request: &VolumeRequest, _: &Lock) -> Resul
     let target = volumes.join(&volume.name);
     let made = write(&beside, &volume)
         .and_then(|()| Ok(rustix::fs::renameat_with(CWD, &beside, CWD, &target, RenameFlags::NOREPLACE)?));
+    if made.is_ok()
+        && let Some(root) = volumes.parent()
+    {
+        crate::events::note(root, "volume", "create", &volume.name, &[("driver", "local")]);
+    }
     match made {
         // Losing it in a crash of the machine loses what was to be kept, unless nobody keeps it.
         Ok(()) if volume.is_anonymous() => Ok(volume),

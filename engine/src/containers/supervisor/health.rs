@@ -130,8 +130,13 @@ pub(super) fn probe(engine: &Engine, id: &str, program: Pid, plan: &Plan, late: 
     let dir = engine.container_dir(id);
     let mut state = State::read(&dir)?;
     let probe = Probe { start, end: now(), exit_code, output };
+    let before = state.health.as_ref().map(|health| health.status);
     let verdict = judge(&mut state, probe, plan.retries, late);
     state.write(&dir)?;
+    let now = state.health.as_ref().map(|health| health.status);
+    if let (Some(status), Some(record)) = (now.filter(|_| now != before), Record::read(&dir)?) {
+        engine.note_container(&record, &[&format!("health_status: {}", status.word())], &[]);
+    }
     Ok(verdict)
 }
 

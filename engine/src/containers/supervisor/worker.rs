@@ -193,6 +193,7 @@ impl Work<'_> {
             let _ = process.signal(9);
         }
         written?;
+        self.engine.note_container(&record, &["start"], &[]);
         let mut fds: Vec<OwnedFd> = process.take_terminal().into_iter().collect();
         fds.extend(ids.into_locks());
         fds.extend(connection.into_locks());
@@ -207,6 +208,10 @@ impl Work<'_> {
         if let Ok(group) = Cgroup::open(&record.cgroup) {
             state.oom_killed = groups::was_out_of_memory(&group);
         }
+        if state.oom_killed {
+            self.engine.note_container(&record, &["oom"], &[]);
+        }
+        self.engine.note_container(&record, &["die"], &[("exitCode", &code.to_string())]);
         let next = policy::next(record.request.restart, state::wish(&dir), code, state.restart_count);
         self.clear_up(&record, state, next)
     }
@@ -216,6 +221,7 @@ impl Work<'_> {
         let record = self.record()?;
         let mut state = State::read(&self.engine.container_dir(self.id))?;
         state.exit_code = Some(status);
+        self.engine.note_container(&record, &["die"], &[("exitCode", &status.to_string())]);
         state.error = Some(message);
         self.clear_up(&record, state, Next::End)
     }
@@ -235,6 +241,7 @@ impl Work<'_> {
         if next == Next::End && record.request.remove {
             let removed = remove_files(self.engine.store()?, &dir, &record.mounts);
             self.engine.names().release(&record.name, &record.id);
+            self.engine.note_container(record, &["destroy"], &[]);
             return removed.map(|()| next);
         }
         state.restarting = next != Next::End;
