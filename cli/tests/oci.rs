@@ -75,6 +75,94 @@ fn run_gives_the_status_and_leaves_nothing() {
     bundle.fails(&["--systemd-cgroup", "run", &id], 1, "--systemd-cgroup");
 }
 
+/// Gives a bundle's root filesystem to the IDs from this one on.
+fn own_rootfs(bundle: &support::Bundle, id: u32) {
+    let mut chown = std::process::Command::new("chown");
+    chown.args(["-hR", &format!("{id}:{id}")]).arg(bundle.path().join("rootfs"));
+    assert!(chown.status().unwrap().success());
+}
+
+/// As in a pod: the second container is in the first one's user namespace and shares more of its namespaces.
+#[test]
+fn a_container_is_made_inside_a_user_namespace_that_is_joined() {
+    let Some(bundle) = bundle(&["sleep", "1000"]) else { return };
+    let map = json!([{"containerID": 0, "hostID": 300_000, "size": 65_536}]);
+    bundle.change(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|one| one["type"] != "user");
+        namespaces.push(json!({"type": "user"}));
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+        // The host's instance, which not every host has.
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/mqueue");
+    });
+    own_rootfs(&bundle, 300_000);
+    let (first, second) =
+        (format!("onggi-pod-a-{}", std::process::id()), format!("onggi-pod-b-{}", std::process::id()));
+    bundle.succeeds(&["run", "-d", &first]);
+    let state: Value = serde_json::from_str(&bundle.succeeds(&["state", &first])).unwrap();
+    let link = |kind: &str| {
+        std::fs::read_link(format!("/proc/{}/ns/{kind}", state["pid"])).unwrap().display().to_string()
+    };
+    let script = "for kind in user pid ipc net uts mnt cgroup time; do readlink /proc/self/ns/$kind; done; id -u; \
+                  hostname other && hostname; ps -o args | grep -c '[s]leep 1000'; cat /proc/self/timens_offsets";
+    bundle.change(|config| {
+        let path = |kind: &str| format!("/proc/{}/ns/{kind}", state["pid"]);
+        config["linux"]["namespaces"] = json!([
+            {"type": "network", "path": path("net")}, {"type": "user", "path": path("user")},
+            {"type": "pid", "path": path("pid")}, {"type": "ipc", "path": path("ipc")},
+            {"type": "mount"}, {"type": "uts"}, {"type": "cgroup"}, {"type": "time"},
+        ]);
+        config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1234}});
+        config["linux"].as_object_mut().unwrap().remove("uidMappings");
+        config["linux"].as_object_mut().unwrap().remove("gidMappings");
+        config["process"]["args"] = json!(["sh", "-c", script]);
+        config["process"]["capabilities"]["effective"] = json!(["CAP_SYS_ADMIN"]);
+        config["process"]["capabilities"]["permitted"] = json!(["CAP_SYS_ADMIN"]);
+        config["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
+    });
+    let said = bundle.succeeds(&["run", &second]);
+    let lines: Vec<&str> = said.lines().collect();
+    for (at, kind) in ["user", "pid", "ipc", "net"].into_iter().enumerate() {
+        assert_eq!(lines[at], link(kind), "{said}");
+    }
+    for (at, kind) in ["uts", "mnt", "cgroup", "time"].into_iter().enumerate() {
+        assert_ne!(lines[4 + at], link(kind), "{said}");
+    }
+    // Root of what is shared and of what is its own.
+    assert_eq!(lines[8..11], ["0", "other", "1"], "{said}");
+    assert!(said.contains("1234"), "{said}");
+    bundle.change(|config| config["process"]["args"] = json!(["/nosuch"]));
+    bundle.fails(&["run", &second], 127, "no such file");
+    bundle.succeeds(&["delete", "-f", &first]);
+    bundle.fails(&["run", &second], 1, "open the namespace");
+    assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);
+}
+
+/// The namespace of the host's network, say, is joined before the new user namespace has taken the authority away.
+#[test]
+fn a_new_user_namespace_goes_with_namespaces_of_the_host_that_are_joined() {
+    let Some(bundle) = bundle(&["sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; id -u"])
+    else {
+        return;
+    };
+    let map = json!([{"containerID": 0, "hostID": 300_000, "size": 65_536}]);
+    bundle.change(|config| {
+        config["linux"]["namespaces"] = json!([
+            {"type": "network", "path": "/proc/self/ns/net"}, {"type": "user"}, {"type": "mount"},
+            {"type": "pid"}, {"type": "ipc", "path": "/proc/self/ns/ipc"}, {"type": "uts"},
+        ]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+        // The host's instance, which not every host has.
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/mqueue");
+    });
+    own_rootfs(&bundle, 300_000);
+    let said = bundle.succeeds(&["run", &format!("onggi-joined-{}", std::process::id())]);
+    let own = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
+    assert_eq!(said, format!("{}\n{}\n0\n", own("net"), own("ipc")));
+}
+
 #[test]
 fn hooks_read_the_state_in_their_order() {
     let Some(bundle) = bundle(&["true"]) else { return };

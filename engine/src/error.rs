@@ -417,6 +417,14 @@ pub enum Error {
         /// Its ID.
         id: String,
     },
+    /// A container whose namespaces are to be shared does not run.
+    #[error("{flag}: cannot join a namespace of container {name}, which is not running: start it first")]
+    NotShared {
+        /// The flag that asked for it.
+        flag: &'static str,
+        /// As given.
+        name: String,
+    },
     /// Files could not be copied into or out of a container.
     #[error(transparent)]
     Copy(#[from] crate::filesystem::CopyFault),
@@ -589,6 +597,7 @@ impl Error {
             Self::FlagUnsupported { .. } | Self::NoLog { .. } => ErrorKind::Unsupported,
             Self::LinkedToNothing { .. }
             | Self::NotRunning { .. }
+            | Self::NotShared { .. }
             | Self::StillRunning { .. }
             | Self::Busy { .. } => ErrorKind::Conflict,
             Self::IsPaused { .. } | Self::NotPaused { .. } | Self::Unattended { .. } => ErrorKind::Conflict,

@@ -12,6 +12,7 @@
 //!                   H            mounts are in place: time for the hooks
 //!                   I  +fd       pid and pidfd of a process in the container
 //!                   C            created: it waits for the start
+//!                   T  +fd       a mount of a running container
 //!                   E  json      a report; the child ends
 //!  end of file                   the program runs (all is close-on-exec)
 //! ```
@@ -41,6 +42,7 @@ pub(crate) const NOTIFY: u8 = b'N';
 pub(crate) const HOOKS: u8 = b'H';
 pub(crate) const CHILD: u8 = b'I';
 pub(crate) const CREATED: u8 = b'C';
+pub(crate) const TREE: u8 = b'T';
 pub(crate) const REPORT: u8 = b'E';
 
 /// One end.

@@ -17,6 +17,7 @@ use crate::channel::{CREATED, Channel, GO, HOOKS, MAPPED, NOTIFY, PTY, REPORT, R
 use crate::error::{Error, Result};
 use crate::hooks::{HookStage, Hooks, Status};
 use crate::init::{self, Init, RootSource, Streams};
+use crate::joined::Entrance;
 use crate::mounts::{MountPlan, Source};
 use crate::plan::Plan;
 use crate::process::{ExitStatus, Process};
@@ -90,7 +91,7 @@ pub struct Created<'a> {
     pub pid: Pid,
     /// Its pidfd.
     pub pidfd: BorrowedFd<'a>,
-    /// The container's user namespace if it has its own.
+    /// The container's user namespace if it is not the caller's.
     pub user_namespace: Option<BorrowedFd<'a>>,
 }
 
@@ -284,9 +285,6 @@ impl Container {
             plan.mount(MountPlan::detached(&target, mount)?);
         }
         shield::check(plan.maps.as_ref())?;
-        if plan.has_user_namespace() && plan.join.iter().any(|(kind, ..)| *kind == Namespaces::USER) {
-            check_joined(&plan)?;
-        }
         let rootfs = self.rootfs.take().or_else(|| self.root_of_spec());
         let rootfs = rootfs.ok_or_else(|| Error::invalid("root.path", "is missing"))?;
         let (root, callback) = match rootfs {
@@ -314,7 +312,15 @@ impl Container {
         late = late.within(plan.new);
         start = start.without(late);
         let groups = self.cgroup.as_ref().map(Cgroup::doors).transpose()?.unwrap_or_default();
-        let entered = enter_before_clone(&plan)?;
+        let cgroup_dir = self.cgroup.as_ref().and_then(Cgroup::clone_into);
+        let entrance = match plan.joins_first() {
+            true => Some(Entrance::of(&plan, start, cgroup_dir)?),
+            false => None,
+        };
+        let entered = match entrance {
+            Some(_) => Entered(Vec::new()),
+            None => enter_before_clone(&plan)?,
+        };
         let init = Init {
             plan: &mut plan,
             root,
@@ -333,19 +339,29 @@ impl Container {
             hooks: hooks.clone(),
             no_pivot: self.no_pivot,
         };
-        let cgroup_dir = self.cgroup.as_ref().and_then(Cgroup::clone_into);
-        let clone =
-            Clone3 { namespaces: start.without(Namespaces::TIME), cgroup: cgroup_dir, sibling: false };
-        let ours_fd = ours.as_fd().as_raw_fd().unsigned_abs();
-        let child = clone.run(move |single| {
-            // The parent's end: its copy here would hide the parent's death.
-            let _ = onggi_sys::process::close_range(ours_fd, ours_fd);
-            init::run(init, theirs, single)
-        });
+        let (child, failed) = match entrance {
+            Some(entrance) => {
+                entrance.clone(&ours, theirs, |channel, single| init::run(init, channel, single))?
+            }
+            None => {
+                let namespaces = start.without(Namespaces::TIME);
+                let clone = Clone3 { namespaces, cgroup: cgroup_dir, sibling: false };
+                let ours_fd = ours.as_fd().as_raw_fd().unsigned_abs();
+                let child = clone.run(move |single| {
+                    // The parent's end: its copy here would hide the parent's death.
+                    let _ = onggi_sys::process::close_range(ours_fd, ours_fd);
+                    init::run(init, theirs, single)
+                });
+                let object = || format!("the namespaces of container {}", self.id);
+                (child.map_err(Error::io("make", object()))?, None)
+            }
+        };
         drop(entered);
-        let child = child.map_err(Error::io("make", format!("the namespaces of container {}", self.id)))?;
         let mut guard = Guard { child: Some(child), cgroup: self.cgroup.take() };
-        let outcome = set_up(&plan, &mut guard, &ours, callback, self.on_created.take());
+        let outcome = match failed {
+            Some(error) => Err(error),
+            None => set_up(&plan, &mut guard, &ours, callback, self.on_created.take()),
+        };
         // The error that the child reports explains the parent's broken pipe.
         let pid = guard.child.as_ref().map_or(0, |child| child.pid.as_raw_nonzero().get());
         let attachments =
@@ -423,19 +439,6 @@ impl Drop for Guard {
     }
 }
 
-fn check_joined(plan: &Plan) -> Result<()> {
-    // Everything new must belong to the joined user namespace, which the child
-    // enters only after the clone.
-    let alone = plan.new.without(Namespaces::MOUNT);
-    if alone.is_empty() {
-        return Ok(());
-    }
-    Err(Error::unsupported(
-        "joining a user namespace by path together with new namespaces other than mount",
-        "join those by path too",
-    ))
-}
-
 /// A path to become the root: cloned now if the caller may, else by the child.
 fn open_root(path: PathBuf) -> Result<RootSource> {
     use std::os::unix::ffi::OsStrExt;
@@ -510,14 +513,15 @@ fn set_up(
             .map_err(Error::io("set the OOM score to", score.to_string()))?;
     }
     raise_limits(plan, child.pid)?;
-    let user_namespace = match (&plan.maps, &proc) {
+    let made = match (&plan.maps, &proc) {
         (Some(_), Some(proc)) => Some(
             rustix::fs::openat(proc, "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(Error::io("open", "the container's user namespace"))?,
         ),
         _ => None,
     };
-    shift_mounts(plan, user_namespace.as_ref())?;
+    let user_namespace = made.as_ref().or(plan.joined_user_namespace());
+    shift_mounts(plan, user_namespace)?;
     let broken = |what| Error::io("talk to", what);
     let pid = child.pid.as_raw_nonzero().get().to_ne_bytes();
     channel.send(MAPPED, &pid, None).map_err(broken("the container's first process"))?;
@@ -525,12 +529,12 @@ fn set_up(
         let created = Created {
             pid: child.pid,
             pidfd: child.pidfd.as_fd(),
-            user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
+            user_namespace: user_namespace.map(AsFd::as_fd),
         };
         callback(&created).map_err(Error::io("prepare", "the container's namespaces"))?;
     }
     if let Some(callback) = callback {
-        let (mount, held) = callback(user_namespace.as_ref().map(AsFd::as_fd))
+        let (mount, held) = callback(user_namespace.map(AsFd::as_fd))
             .map_err(Error::io("mount", "the container's root filesystem"))?;
         channel.send(ROOT, &[], Some(mount.as_fd())).map_err(broken("the container's first process"))?;
         drop(held);

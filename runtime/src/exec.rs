@@ -214,7 +214,7 @@ impl Joining<'_> {
 }
 
 /// Waits for the helper to hand over the process, which runs already and may have spoken first.
-fn meet(channel: &Channel) -> Result<(Child, Attachments, Option<Error>)> {
+pub(crate) fn meet(channel: &Channel) -> Result<(Child, Attachments, Option<Error>)> {
     let broken = || Error::io("talk to", "the joining process");
     let mut early = Attachments::default();
     let mut failed = None;

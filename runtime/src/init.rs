@@ -158,7 +158,9 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     } else {
         None
     };
-    for (kind, namespace, path) in plan.join.iter().filter(|(kind, ..)| *kind != Namespaces::PID) {
+    let joined_before =
+        |kind: Namespaces| kind == Namespaces::PID || plan.joins_first() && kind != Namespaces::MOUNT;
+    for (kind, namespace, path) in plan.join.iter().filter(|(kind, ..)| !joined_before(*kind)) {
         enter(namespace.as_fd(), *kind).map_err(failed(Stage::JoinNamespace, path))?;
     }
     if !late.is_empty() {
@@ -331,7 +333,8 @@ fn joined_steps(
 /// Nothing that is mounted here may travel to the host. Copies of mounts that a
 /// new user namespace owns only receive; others must be told.
 fn separate_mounts(plan: &Plan) -> Step<()> {
-    let propagation = match (plan.root_propagation, plan.maps.is_some()) {
+    let copied = plan.has_user_namespace() && plan.new.contains(Namespaces::MOUNT);
+    let propagation = match (plan.root_propagation, copied) {
         (None, true) => return Ok(()),
         (Some((Propagation::Private | Propagation::Unbindable, _)), _) | (None, false) => {
             Propagation::Private

@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod affinity;
+mod borrow;
 pub mod cgroup;
 mod channel;
 mod container;
@@ -36,6 +37,7 @@ mod error;
 mod exec;
 mod hooks;
 mod init;
+mod joined;
 mod labels;
 mod mounts;
 pub mod oci;
@@ -45,6 +47,7 @@ pub mod rootless;
 pub mod seccomp;
 mod shield;
 
+pub use borrow::shared_memory_of;
 pub use container::{Container, Created, MountCallback, Rootfs, SeccompSource, Stdio, WindowSize};
 pub use defaults::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Defaults, default_spec};
 pub use error::{Error, ExecProblem, Result, Stage};

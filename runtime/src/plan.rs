@@ -130,6 +130,10 @@ impl Plan {
                     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
                     let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
                         .map_err(Error::io("open the namespace", path.display().to_string()))?;
+                    // The kernel refuses to enter a user namespace twice.
+                    if kind == Namespaces::USER && is_own_user_namespace(&fd)? {
+                        continue;
+                    }
                     join.push((kind, fd, path.display().to_string()));
                 }
             }
@@ -202,11 +206,29 @@ impl Plan {
         })
     }
 
-    /// The id outside that root has inside, for what the parent makes in the
-    /// container's name.
+    /// Whether the container's user namespace is not the caller's.
     pub(crate) fn has_user_namespace(&self) -> bool {
-        self.maps.is_some() || self.join.iter().any(|(kind, ..)| *kind == Namespaces::USER)
+        self.maps.is_some() || self.joined_user_namespace().is_some()
     }
+
+    /// The user namespace that the container shares with another one.
+    pub(crate) fn joined_user_namespace(&self) -> Option<&OwnedFd> {
+        self.join.iter().find_map(|(kind, fd, _)| (*kind == Namespaces::USER).then_some(fd))
+    }
+
+    /// Whether namespaces are joined before the clone, all but that of mounts: see [`joined`](crate::joined).
+    pub(crate) fn joins_first(&self) -> bool {
+        let later = |kind: Namespaces| kind == Namespaces::MOUNT || kind == Namespaces::PID;
+        self.joined_user_namespace().is_some()
+            || self.maps.is_some() && self.join.iter().any(|(kind, ..)| !later(*kind))
+    }
+}
+
+fn is_own_user_namespace(other: &OwnedFd) -> Result<bool> {
+    let path = "/proc/self/ns/user";
+    let own = rustix::fs::stat(path).map_err(Error::io("look at", path))?;
+    let other = rustix::fs::fstat(other).map_err(Error::io("look at", "the user namespace"))?;
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// Fields that this host or program can't honour are refused by name.

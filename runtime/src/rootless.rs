@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use onggi_sys::caps;
-use onggi_sys::clone::{Clone3, Namespaces, SingleThreaded, enter as enter_namespace, unshare};
+use onggi_sys::clone::{Clone3, Namespaces, SingleThreaded, enter as enter_namespace, parent_of, unshare};
 use onggi_sys::idmap::{IdMap, Range};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions, getgid, getpid, getuid, waitpid};
@@ -112,6 +112,45 @@ pub fn enter() -> Result<Option<Entered>> {
     };
     become_root()?;
     Ok(Some(entered))
+}
+
+/// Makes the calling process root of the user namespace above that of `target`, the first process of a container, and
+/// of a new mount namespace that belongs to it: what it makes there can share namespaces with the container. To be
+/// called in place of [`enter`], by the user who started the container. Does nothing where the caller is in that
+/// namespace already, or `target` in the caller's.
+///
+/// The process must have one thread.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a namespace of somebody else, or beside the one that the caller is in; [`Error::Io`].
+pub fn enter_above(target: Pid) -> Result<()> {
+    let open = |path: &str| {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::io("open", path))
+    };
+    let number = |fd: &OwnedFd| {
+        let stat = rustix::fs::fstat(fd).map_err(Error::io("look at", "a user namespace"))?;
+        Ok((stat.st_dev, stat.st_ino))
+    };
+    let path = format!("/proc/{}/ns/user", target.as_raw_nonzero());
+    let (own, theirs) = (open("/proc/self/ns/user")?, open(&path)?);
+    if number(&own)? == number(&theirs)? {
+        return Ok(());
+    }
+    let foreign = |error: io::Error| match error.raw_os_error() {
+        Some(1) => Error::unsupported(
+            format!("sharing the namespaces of process {}", target.as_raw_nonzero()),
+            "its user namespace is another user's, or this container was started beside it: stop and start it again",
+        ),
+        _ => Error::io("enter the user namespace above", &path)(error),
+    };
+    let above = parent_of(theirs.as_fd()).map_err(foreign)?;
+    if number(&above)? == number(&own)? {
+        return Ok(());
+    }
+    enter_namespace(above.as_fd(), Namespaces::USER).map_err(foreign)?;
+    unshare(Namespaces::MOUNT).map_err(forbidden)?;
+    become_root()
 }
 
 fn become_root() -> Result<()> {

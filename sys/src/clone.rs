@@ -246,3 +246,19 @@ pub fn enter(namespace: BorrowedFd<'_>, kind: Namespaces) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The user namespace above the one behind `namespace`.
+///
+/// # Errors
+/// `EPERM` where that is the first one, or lies outside of the caller's.
+pub fn parent_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `NS_GET_PARENT` of `ioctl_nsfs(2)`: `_IO(0xb7, 0x2)`.
+    const NS_GET_PARENT: libc::c_ulong = 0xb702;
+    // SAFETY: a live descriptor and a request without an argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT as libc::Ioctl) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -20,8 +20,7 @@ use super::sweep::remove_files;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::run::{
-    Ipc, Network, PullPolicy, Restart, RunRequest, Sharing, UserNamespace, groups, hostname, mounts,
-    namespaces, process,
+    PullPolicy, Restart, RunRequest, UserNamespace, groups, hostname, mounts, namespaces, process, shared,
 };
 use crate::{Engine, PullRequest};
 
@@ -51,6 +50,7 @@ impl Engine {
     pub(crate) fn prepare(&self, request: &RunRequest, progress: ProgressSource<'_>) -> Result<Image> {
         check(request)?;
         self.enter_networks(&request.network)?;
+        self.enter_beside(request)?;
         self.store()?;
         self.sweep()?;
         let image = self.image_to_run(request, progress)?;
@@ -64,6 +64,8 @@ impl Engine {
         let arguments =
             process::arguments(&image.config.config, request.entrypoint.as_deref(), &request.command)?;
         let (users, because) = namespaces::user_namespace(request, &image.config.config);
+        let of_another = self.shares_host_ids(request)?;
+        let host_ids = users == UserNamespace::Host || of_another.is_some();
         let id = new_id()?;
         hostname(request, &id)?;
         let cgroup = groups::path(&request.resources, self.authority()?, &id)?;
@@ -83,8 +85,8 @@ impl Engine {
             },
             arguments,
             request: request.clone(),
-            host_ids: users == UserNamespace::Host,
-            host_ids_because: because.map(Into::into),
+            host_ids,
+            host_ids_because: because.map(Into::into).or(of_another),
             cgroup,
             mounts: Vec::new(),
         };
@@ -170,17 +172,7 @@ fn check(request: &RunRequest) -> Result<()> {
     if let Some(name) = &request.name {
         super::name::check(name)?;
     }
-    let others = [
-        ("--pid", matches!(request.namespaces.pid, Sharing::Container(_))),
-        ("--ipc", matches!(request.namespaces.ipc, Ipc::Container(_))),
-        ("--network", matches!(request.network, Network::Container(_))),
-    ];
-    if let Some((flag, _)) = others.into_iter().find(|(_, of_container)| *of_container) {
-        return Err(Error::flag_unsupported(
-            format!("{flag} container:"),
-            "each container has IDs of its own, and what belongs to those of another can't be shared yet",
-        ));
-    }
+    shared::check(request)?;
     if request.remove && request.restart != Restart::No {
         return Err(Error::flag("--restart", "conflicting options: cannot specify both --restart and --rm"));
     }

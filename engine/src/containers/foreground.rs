@@ -59,7 +59,7 @@ impl Engine {
         }
         let group = process.take_cgroup();
         let status = process.wait_foreground(&Foreground {
-            input: request.streams.input,
+            input: request.streams.input && request.interactive,
             forward_signals,
             ..Foreground::default()
         });
@@ -82,7 +82,7 @@ impl Engine {
 fn stdio(request: &RunRequest) -> Result<Stdio> {
     match request.terminal {
         Some(size) => Ok(Stdio::Terminal(size)),
-        None => streams(request.streams),
+        None => streams(Streams { input: request.streams.input && request.interactive, ..request.streams }),
     }
 }
 

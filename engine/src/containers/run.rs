@@ -17,7 +17,7 @@ use super::state::Status;
 use super::supervisor::{Attachment, HealthPlan};
 use crate::Engine;
 use crate::error::{Error, Result};
-use crate::run::{RunRequest, UserNamespace, namespaces};
+use crate::run::{RunRequest, UserNamespace, namespaces, shared};
 
 /// How a run ended, from the caller's point of view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Engine {
     ) -> Result<Ran> {
         let image = self.prepare(request, progress)?;
         let (users, _) = namespaces::user_namespace(request, &image.config.config);
-        self.shield(users == UserNamespace::Host)?;
+        self.shield(users == UserNamespace::Host || !shared::wishes(request).is_empty())?;
         let made = self.make(request, &image)?;
         let leaves = request.terminal.is_some() && request.interactive;
         if let Some(attach) = attach
@@ -80,8 +80,10 @@ impl Engine {
             Status::Running => return attach.map(|attach| self.attach(text, attach)).transpose(),
             _ => {}
         }
-        self.enter_networks(&details.record.request.network)?;
-        self.shield(details.record.host_ids)?;
+        let request = &details.record.request;
+        self.enter_networks(&request.network)?;
+        self.enter_beside(request)?;
+        self.shield(details.record.host_ids || !shared::wishes(request).is_empty())?;
         let id = &details.record.id;
         let mark = match Mark::take(&self.settings().runroot, id) {
             // Somebody was quicker.

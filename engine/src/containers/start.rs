@@ -15,7 +15,6 @@ use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use onggi_image::snapshot::Snapshot;
 use onggi_image::store::Layer;
 use onggi_runtime::{Container, Defaults, Process, Rootfs, SeccompSource, Stdio, default_spec};
-use onggi_sys::idmap::IdMap;
 use onggi_sys::mount::{Attributes, Change};
 use rustix::fs::{FileType, Gid, Uid};
 
@@ -27,6 +26,8 @@ use crate::network::Connection;
 use crate::run::device::{self, Node};
 use crate::run::exec::{Filter, Started};
 use crate::run::idrange::IdRange;
+use crate::run::ids::Ids;
+use crate::run::shared::Shared;
 use crate::run::user::{self, User};
 use crate::run::{
     Link, SeccompProfile, Sharing, files, groups, hostname, mounts, process, seccomp, security, spec, stubs,
@@ -92,13 +93,15 @@ impl Engine {
 
     /// Keeps our own file out of the reach of a container that has IDs of this host. May end in an exec
     /// of ourselves, so nothing may exist yet that it would lose.
+    ///
+    /// `host_ids` also where it has those of another container.
     pub(crate) fn shield(&self, host_ids: bool) -> Result<()> {
         let authority = self.authority()?;
         let maps = match (authority.first_namespace, host_ids) {
             // A range of its own never holds the owner of our file; `spawn` makes sure.
             (true, false) => return Ok(()),
-            (true, true) => None,
-            (false, _) => onggi_runtime::rootless::nested_maps()?,
+            (_, true) => None,
+            (false, false) => onggi_runtime::rootless::nested_maps()?,
         };
         Ok(onggi_runtime::shield(&default_spec(&Defaults { maps, ..Defaults::default() }))?)
     }
@@ -127,16 +130,22 @@ impl Start<'_> {
         }
         let wanted = request.user.as_deref().unwrap_or(&config.user);
         let user = user::resolve_in_image(&image_tree, wanted, &request.group_add)?;
-        let hostname = hostname(request, &record.id)?;
+        let shared = self.engine.shared(record)?;
+        let hostname = match &shared.files {
+            Some(others) => files::hostname_of(others)?,
+            None => hostname(request, &record.id)?,
+        };
         let connection = Connection::prepare(self.engine, record.into())?;
         let names = connection.names();
         let linked = self.engine.linked(&record.name, &request.resolver.links)?;
-        let files = files::write(self.dir, &hostname, &request.network, &request.resolver, &names, &linked)?;
-        let ids = self.ids(&user)?;
+        let files = match &shared.files {
+            Some(others) => files::of(others),
+            None => files::write(self.dir, &hostname, &request.network, &request.resolver, &names, &linked)?,
+        };
+        let ids = self.ids(&user, &shared)?;
         let owner = (user.uid, user.gid);
         mounts::chown(&record.mounts, user.uid, user.gid)?;
-        // Only a range of its own differs from the IDs on disk.
-        let shifted = matches!(ids, Ids::Range(_));
+        let shifted = ids.are_shifted();
         let nodes = if request.security.privileged { device::all() } else { Vec::new() };
         let nodes = [nodes, device::find(&request.devices)?].concat();
         let device_rules = self.device_rules(&nodes, &ids)?;
@@ -163,16 +172,17 @@ impl Start<'_> {
             rlimits: request.resources.rlimits()?,
         };
         for node in &nodes {
-            match &ids {
-                Ids::Host => parts.devices.push(node.to_linux()?),
-                Ids::Nested(..) => parts.device_binds.push((node.source.clone(), node.target.clone())),
-                Ids::Range(range) => {
-                    let path = node.make_in(self.dir, |uid, gid| range.outside(uid, gid))?;
-                    parts.device_binds.push((path, node.target.clone()));
-                }
+            if matches!(ids, Ids::Host) {
+                parts.devices.push(node.to_linux()?);
+            } else if shifted {
+                let path = node.make_in(self.dir, |uid, gid| ids.outside(uid, gid))?;
+                parts.device_binds.push((path, node.target.clone()));
+            } else {
+                parts.device_binds.push((node.source.clone(), node.target.clone()));
             }
         }
-        let spec = spec::build(request, parts)?;
+        let mut spec = spec::build(request, parts)?;
+        shared.apply(&mut spec)?;
         let group = groups::make(&record.cgroup, &request.resources, authority, device_rules)?;
         let filter = self.filter(&spec)?;
         Started {
@@ -185,10 +195,7 @@ impl Start<'_> {
         let no_devices = !request.security.privileged && shifted;
         if let (Keeper::Supervisor, Stdio::Given(fds)) = (keeper, &stdio) {
             // The program may open /dev/stdout. Only what the supervisor made is changed: /dev/null is the host's.
-            let (uid, gid) = match &ids {
-                Ids::Range(range) => range.outside(owner.0, owner.1),
-                Ids::Host | Ids::Nested(..) => owner,
-            };
+            let (uid, gid) = ids.outside(owner.0, owner.1);
             let is_pipe = |fd: &OwnedFd| {
                 rustix::fs::fstat(fd)
                     .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
@@ -225,6 +232,9 @@ impl Start<'_> {
                 container = container.mount(one.target, tree);
             }
         }
+        if let Some(memory) = shared.memory()? {
+            container = container.mount("/dev/shm", memory);
+        }
         if let Some(group) = group {
             container = container.cgroup(group);
         }
@@ -233,13 +243,20 @@ impl Start<'_> {
         }
         let process =
             container.spawn().map_err(|error| connection.failure().unwrap_or_else(|| error.into()))?;
-        drop(held);
+        drop((held, shared));
         Ok(Running { process, ids, connection })
     }
 
     /// The IDs that the container gets.
-    fn ids(&self, user: &User) -> Result<Ids> {
+    fn ids(&self, user: &User, shared: &Shared) -> Result<Ids> {
         let authority = self.engine.authority()?;
+        let of_layers = self.layers.iter().map(|layer| layer.record.max_id);
+        let of_user = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
+        let highest = of_layers.chain(of_user).max().unwrap_or_default();
+        let runroot = &self.engine.settings().runroot;
+        if let Some(ids) = shared.ids(authority.first_namespace, runroot, highest)? {
+            return Ok(ids);
+        }
         if !authority.first_namespace {
             // The caller's namespace has the IDs already; the container gets the same in one of its own.
             let maps = onggi_runtime::rootless::nested_maps()?;
@@ -248,11 +265,8 @@ impl Start<'_> {
         if self.record.host_ids {
             return Ok(Ids::Host);
         }
-        let of_layers = self.layers.iter().map(|layer| layer.record.max_id);
-        let of_user = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
-        let highest = of_layers.chain(of_user).max().unwrap_or_default();
         let seed = u32::from_le_bytes(random()?);
-        Ok(Ids::Range(IdRange::take(&self.engine.settings().runroot, highest, seed)?))
+        Ok(Ids::Range(IdRange::take(runroot, highest, seed)?))
     }
 
     /// Which devices the control group allows; `None` for no rules.
@@ -271,7 +285,7 @@ impl Start<'_> {
         if !needed && nodes.is_empty() && !matches!(ids, Ids::Host) {
             return Ok(None);
         }
-        let why = if matches!(ids, Ids::Nested(..)) {
+        let why = if !self.engine.authority()?.first_namespace {
             "rules for devices need root"
         } else {
             return device::rules(nodes, &security.device_rules).map(Some);
@@ -290,31 +304,5 @@ impl Start<'_> {
                 Filter::Profile(Box::new(seccomp::read(path, bounding)?))
             }
         })
-    }
-}
-
-/// The IDs of a container, held as long as it runs.
-#[derive(Debug)]
-pub(crate) enum Ids {
-    Host,
-    Nested(IdMap, IdMap),
-    Range(IdRange),
-}
-
-impl Ids {
-    /// What must stay open as long as the container lives.
-    pub(crate) fn into_locks(self) -> Vec<OwnedFd> {
-        match self {
-            Self::Host | Self::Nested(..) => Vec::new(),
-            Self::Range(range) => range.into_locks(),
-        }
-    }
-
-    fn maps(&self) -> Option<(IdMap, IdMap)> {
-        match self {
-            Self::Host => None,
-            Self::Nested(uids, gids) => Some((uids.clone(), gids.clone())),
-            Self::Range(range) => Some((range.map(), range.map())),
-        }
     }
 }

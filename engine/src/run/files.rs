@@ -148,6 +148,21 @@ pub(crate) fn write(
     ])
 }
 
+/// The files of another container, in whose directory `dir` they are.
+pub(crate) fn of(dir: &Path) -> [HostFile; 3] {
+    [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")]
+        .map(|(name, target)| HostFile { source: dir.join(name), target })
+}
+
+/// The host name that was written into `dir`.
+pub(crate) fn hostname_of(dir: &Path) -> Result<String> {
+    let path = dir.join("hostname");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(source) => Err(Error::Read { path, source }),
+    }
+}
+
 /// The text of a file of the host; empty where there is none.
 fn of_host(path: &str) -> Result<String> {
     match fs::read_to_string(path) {

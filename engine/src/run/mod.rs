@@ -5,7 +5,8 @@
 //! | [`request`] | all wishes, as they are kept with the container |
 //! | [`spec`] | the specification, put together |
 //! | [`process`], [`user`], [`hostname`], [`files`] | the program, who it runs as, names and name servers |
-//! | [`namespaces`], [`idrange`] | what it shares with the host, whose IDs it has |
+//! | [`namespaces`], [`ids`], [`idrange`] | what it shares with the host, whose IDs it has |
+//! | [`shared`] | what it shares with other containers |
 //! | [`security`], [`seccomp`], [`device`] | what it may do |
 //! | [`resources`], [`groups`] | how much it may use |
 //! | [`mounts`], [`stubs`] | what it sees besides its image, and where |
@@ -19,6 +20,7 @@ pub(crate) mod files;
 pub(crate) mod groups;
 mod hostname;
 pub(crate) mod idrange;
+pub(crate) mod ids;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
@@ -26,6 +28,7 @@ mod request;
 mod resources;
 pub(crate) mod seccomp;
 pub(crate) mod security;
+pub(crate) mod shared;
 pub(crate) mod spec;
 pub(crate) mod stubs;
 pub(crate) mod user;

@@ -168,9 +168,6 @@ impl Resources {
                 return bad("--memory", "Minimum memory limit can not be less than memory reservation limit");
             }
         }
-        if self.oom_kill_disable && memory == 0 {
-            return bad("--oom-kill-disable", "without --memory it could stop the host; set a limit");
-        }
         if self.oom_score_adj.is_some_and(|value| !(-1000..=1000).contains(&value)) {
             return bad("--oom-score-adj", "range for oom score adj is [-1000, 1000]");
         }
@@ -409,7 +406,6 @@ mod tests {
         let reserved = Resources { memory: mib(64), memory_reservation: mib(128), ..none() };
         assert!(problem(reserved).contains("reservation"));
         assert!(problem(Resources { memory_swappiness: Some(101), ..none() }).contains("0-100"));
-        assert!(problem(Resources { oom_kill_disable: true, ..none() }).contains("--memory"));
         assert!(problem(Resources { oom_score_adj: Some(1001), ..none() }).contains("1000"));
         let both = Resources { nano_cpus: Some(NANO / 2), cpu_quota: Some(1000), ..none() };
         assert!(problem(both).contains("Conflicting options"));

@@ -92,8 +92,9 @@ pub(crate) fn build(request: &RunRequest, parts: Parts<'_>) -> Result<Spec> {
 /// Changes the kernel's filesystems where namespaces are the host's.
 fn adapt(mounts: &mut Vec<Mount>, request: &RunRequest, own_ids: bool) -> Result<()> {
     match &request.namespaces.ipc {
-        Ipc::Private | Ipc::Shareable | Ipc::Container(_) => {}
-        Ipc::None => mounts.retain(|one| one.destination() != Path::new("/dev/shm")),
+        Ipc::Private | Ipc::Shareable => {}
+        // The other container's takes its place.
+        Ipc::None | Ipc::Container(_) => mounts.retain(|one| one.destination() != Path::new("/dev/shm")),
         Ipc::Host => {
             for one in mounts.iter_mut().filter(|one| one.destination() == Path::new("/dev/shm")) {
                 let options = ["bind", "nosuid", "noexec", "nodev"].map(String::from).to_vec();

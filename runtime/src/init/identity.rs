@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use onggi_sys::idmap::IdMap;
 use onggi_sys::{caps, process, seccomp};
 use rustix::fs::Mode;
 use rustix::process::{Gid, Rlimit, Uid};
@@ -12,11 +13,22 @@ use crate::channel::{Channel, NOTIFY};
 use crate::error::Stage;
 use crate::plan::{Plan, ProcessPlan};
 
-/// In a new user namespace the process is nobody at first; becomes its root, or
+/// In another user namespace the process is nobody at first; becomes its root, or
 /// whoever comes first in a map without one.
 pub(super) fn container_root(plan: &Plan) -> Step<()> {
-    let Some((uids, gids)) = &plan.maps else { return Ok(()) };
-    let id = |map: &onggi_sys::idmap::IdMap| match map.to_outside(0) {
+    let read = |path: &str| std::fs::read_to_string(path).map(|text| IdMap::from_kernel(&text));
+    let joined;
+    let (uids, gids) = match &plan.maps {
+        Some((uids, gids)) => (uids, gids),
+        None if plan.has_user_namespace() => {
+            let step = || failed(Stage::Identity, "");
+            joined =
+                (read("/proc/self/uid_map").map_err(step())?, read("/proc/self/gid_map").map_err(step())?);
+            (&joined.0, &joined.1)
+        }
+        None => return Ok(()),
+    };
+    let id = |map: &IdMap| match map.to_outside(0) {
         Some(_) => 0,
         None => map.ranges().first().map_or(0, |range| range.inside),
     };

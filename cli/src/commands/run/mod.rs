@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use onggi_engine::containers::{AttachRequest, DetachKeys, Ran};
-use onggi_engine::run::WindowSize;
+use onggi_engine::run::{Streams, WindowSize};
 
 use crate::failure::Failure;
 use crate::output::progress::{Sink, Transfers};
@@ -55,7 +55,7 @@ impl Options {
             return Err(Failure::Input("the input device is not a TTY".into()));
         }
         let attach = AttachRequest {
-            streams: request.streams,
+            streams: Streams { input: request.streams.input && request.interactive, ..request.streams },
             forward_signals: self.sig_proxy,
             detach_keys: self.detach_keys,
         };

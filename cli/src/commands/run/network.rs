@@ -132,10 +132,17 @@ impl Options {
     }
 }
 
-/// Tells beside the answer what the caller may not expect of the container's network.
+/// Tells beside the answer what the caller may not expect of the container's network, and of what he asked for
+/// besides.
 pub fn tell(session: &Session, engine: &Engine, request: &RunRequest) {
     if let Some(notice) = engine.network_notice(&request.network) {
         session.warn(&notice);
+    }
+    let resources = &request.resources;
+    if resources.oom_kill_disable && resources.memory.is_none_or(|limit| limit <= 0) {
+        session.warn(
+            "Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous.",
+        );
     }
     let address = engine.settings().publish_address;
     let publishing = &request.publishing;

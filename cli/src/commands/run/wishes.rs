@@ -170,7 +170,8 @@ impl Wishes {
             }
         };
         let streams = Streams {
-            input: self.interactive && attached("stdin", true),
+            // Named, it counts as attached; without -i there is nothing to read all the same.
+            input: attached("stdin", self.interactive),
             output: attached("stdout", true),
             error: attached("stderr", true),
         };
