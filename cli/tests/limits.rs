@@ -175,7 +175,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         (&["--ulimit", "nofile=20:10"], "soft limit must be less"),
         (&["--ulimit", "nothing=1"], "invalid ulimit type"),
         (&["--device-read-bps", "/dev/null:1mb"], "no block device"),
-        (&["--oom-kill-disable"], "--memory"),
         (&["--cap-add", "NOTHING"], "unknown capability"),
         (&["--security-opt", "nothing"], "invalid --security-opt"),
         (&["--security-opt", "seccomp=/no/such/file"], "/no/such/file"),

@@ -339,22 +339,19 @@ impl Container {
             hooks: hooks.clone(),
             no_pivot: self.no_pivot,
         };
-        let (child, failed) = match entrance {
-            Some(entrance) => {
-                entrance.clone(&ours, theirs, |channel, single| init::run(init, channel, single))?
-            }
-            None => {
-                let namespaces = start.without(Namespaces::TIME);
-                let clone = Clone3 { namespaces, cgroup: cgroup_dir, sibling: false };
-                let ours_fd = ours.as_fd().as_raw_fd().unsigned_abs();
-                let child = clone.run(move |single| {
-                    // The parent's end: its copy here would hide the parent's death.
-                    let _ = onggi_sys::process::close_range(ours_fd, ours_fd);
-                    init::run(init, theirs, single)
-                });
-                let object = || format!("the namespaces of container {}", self.id);
-                (child.map_err(Error::io("make", object()))?, None)
-            }
+        let (child, failed) = if let Some(entrance) = entrance {
+            entrance.clone(&ours, theirs, |channel, single| init::run(init, channel, single))?
+        } else {
+            let namespaces = start.without(Namespaces::TIME);
+            let clone = Clone3 { namespaces, cgroup: cgroup_dir, sibling: false };
+            let ours_fd = ours.as_fd().as_raw_fd().unsigned_abs();
+            let child = clone.run(move |single| {
+                // The parent's end: its copy here would hide the parent's death.
+                let _ = onggi_sys::process::close_range(ours_fd, ours_fd);
+                init::run(init, theirs, single)
+            });
+            let object = || format!("the namespaces of container {}", self.id);
+            (child.map_err(Error::io("make", object()))?, None)
         };
         drop(entered);
         let mut guard = Guard { child: Some(child), cgroup: self.cgroup.take() };

@@ -285,11 +285,10 @@ impl Start<'_> {
         if !needed && nodes.is_empty() && !matches!(ids, Ids::Host) {
             return Ok(None);
         }
-        let why = if !self.engine.authority()?.first_namespace {
-            "rules for devices need root"
-        } else {
+        if self.engine.authority()?.first_namespace {
             return device::rules(nodes, &security.device_rules).map(Some);
-        };
+        }
+        let why = "rules for devices need root";
         if needed { Err(Error::flag_unsupported(asked, why)) } else { Ok(None) }
     }
 
