@@ -34,7 +34,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::error::{Error, Result};
 use crate::layer::OverlayXattr;
-use crate::store::Layer;
+use crate::store::{Layer, Mounting};
 
 pub use files::Found;
 use shared::Shared;
@@ -67,6 +67,13 @@ impl Tree {
         match self {
             Self::Layer(layer) => layer.open(),
             Self::Directory(path) => opened(path),
+        }
+    }
+
+    fn mounting(&self) -> Result<Option<Mounting>> {
+        match self {
+            Self::Layer(layer) => layer.mounting(),
+            Self::Directory(_) => Ok(None),
         }
     }
 
@@ -196,6 +203,7 @@ impl Snapshot {
     /// Those of [`mount`](Self::mount).
     pub fn mount_held(&self, idmap: Option<BorrowedFd<'_>>) -> Result<Mounted> {
         let failed = |source| Error::Overlay { layers: self.layers.len(), source };
+        let _mounting = self.layers.iter().find_map(|tree| tree.mounting().transpose()).transpose()?;
         let mut parameters: Vec<Parameter<'_>> = Vec::with_capacity(5);
         if self.xattr == OverlayXattr::User {
             parameters.push(("userxattr", None));

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commit::{Pending, StagedLayer};
 use super::lock::NamedLock;
-use super::{Lease, Store, durable};
+use super::{Lease, Mounting, Store, durable};
 use crate::erofs::FileDigest;
 use crate::error::{Error, Result};
 use crate::layer::{Devices, OverlayXattr, Ownership, PackOptions, Source, UnpackOptions, Unpacked, pack};
@@ -183,6 +183,12 @@ impl Layer {
 }
 
 impl Layer {
+    /// To be held while overlays are made of this layer and others, if it is one that is mounted.
+    pub(crate) fn mounting(&self) -> Result<Option<Mounting>> {
+        let store = self.store.as_ref().filter(|_| self.record.format == Format::Erofs);
+        store.map(Store::mounting).transpose()
+    }
+
     /// Its tree, to be read.
     pub fn open_directory(&self) -> Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -43,6 +43,7 @@ mod walk;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use onggi_oci::{DiffId, Digest};
@@ -62,6 +63,7 @@ pub use ingest::{LayerIngest, LayerSource};
 pub use layer::{BlobForm, Format, Layer, LayerFile, LayerRecord};
 pub use lease::Lease;
 pub use lock::Hold;
+pub(crate) use mounts::Mounting;
 pub use refs::Ref;
 pub use remove::{ContainerUse, RemoveOptions, Removed};
 pub use storage::{FileMount, NewLayers, Storage};
@@ -87,6 +89,10 @@ struct Inner {
     storage: Storage,
     /// The lock of whoever uses mounted layers, once this process does.
     uses_mounts: OnceLock<fs::File>,
+    /// Whether mounted layers stay when nobody uses them.
+    keeps_mounts: OnceLock<bool>,
+    /// Whether this process mounted a layer since it last looked how many there are.
+    mounted: AtomicBool,
     committer: commit::Committer,
 }
 
@@ -110,8 +116,16 @@ impl Store {
         let root = std::path::absolute(root).map_err(|e| Error::io("find the directory", root, e))?;
         let runroot =
             std::path::absolute(runroot).map_err(|e| Error::io("find the directory", runroot, e))?;
-        let (uses_mounts, committer) = (OnceLock::new(), commit::Committer::default());
-        let inner = Inner { root, runroot, options, storage, uses_mounts, committer };
+        let inner = Inner {
+            root,
+            runroot,
+            options,
+            storage,
+            uses_mounts: OnceLock::new(),
+            keeps_mounts: OnceLock::new(),
+            mounted: AtomicBool::new(false),
+            committer: commit::Committer::default(),
+        };
         let store = Self { inner: Arc::new(inner) };
         let layout = store.root().join("oci-layout");
         match fs::symlink_metadata(&layout) {
@@ -136,6 +150,7 @@ impl Store {
                 return Err(Error::NotAStore { path: root.to_owned(), found: name.to_string_lossy().into() });
             }
         }
+        self.forget_mounts();
         for folder in FOLDERS {
             durable::make_dir(&root.join(folder))?;
         }

@@ -1,21 +1,28 @@
 //! Layers that are files, mounted once and shared by all containers.
 //!
 //! ```text
-//!   <runroot>/mounts.lock              shared: by every process that uses mounts, as long as it lives
+//!   <runroot>/mounts.lock              shared: while an overlay is made; where mounts don't stay, as
+//!                                      long as a process lives that uses them
 //!   <runroot>/mounts/                  a tmpfs of our own, private: no mount travels elsewhere
 //!   <runroot>/mounts/<diff id hex>/    the layer's file, read-only
 //! ```
 //!
 //! Whoever needs a layer opens its place and looks whether the layer is there; if not, it mounts it.
-//! The last process that used mounts takes all of them away when it ends, in one call; one that was
-//! killed leaves that to the next. Overlays keep what they lie on alive, so a mount may be taken away
-//! here without harm to a container that runs. A reboot takes everything away.
+//! Overlays keep what they lie on alive, so a mount may be taken away here without harm to a container
+//! that runs; only while an overlay is being made must its layers stay where they are.
+//!
+//! Where the runtime directory is one that a boot begins with empty (a tmpfs apart from the store), a
+//! mount stays for the next container. It goes with its layer, with a prune, and with the others when
+//! there are too many. Elsewhere, in a runtime directory that somebody chose on a disk and may remove
+//! by hand, the last process that used mounts takes all of them away when it ends; one that was killed
+//! leaves that to the next. A reboot takes everything away.
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use onggi_oci::DiffId;
 use onggi_sys::mount::{Attributes, Change, Propagation, attach, make};
@@ -29,6 +36,32 @@ use crate::error::{Error, Result};
 
 /// `EROFS_SUPER_MAGIC_V1`, by which statfs(2) knows the filesystem.
 const MAGIC: u64 = 0xE0F5_E1E2;
+/// `TMPFS_MAGIC`.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// How many mounts stay. Each holds a few kilobytes of the kernel's memory, and is copied whenever somebody makes
+/// a mount namespace; a machine that runs more layers than these mounts some of them anew.
+const MAX_KEPT: usize = 128;
+/// How often a layer is mounted that a sweep takes away before it is opened.
+const TRIES: usize = 3;
+
+/// While this lives, no sweep takes away the mounts of layers that an overlay is being made of.
+#[derive(Debug)]
+pub(crate) struct Mounting {
+    store: Store,
+    /// `None` where this process has the lock for as long as it lives.
+    lock: Option<fs::File>,
+}
+
+impl Drop for Mounting {
+    fn drop(&mut self) {
+        if self.lock.take().is_some() && self.store.inner.mounted.swap(false, Ordering::Relaxed) {
+            let kept = fs::read_dir(self.store.mounts_dir()).map_or(0, Iterator::count);
+            if kept > MAX_KEPT {
+                self.store.sweep_mounts();
+            }
+        }
+    }
+}
 
 impl Store {
     fn mounts_dir(&self) -> PathBuf {
@@ -40,26 +73,42 @@ impl Store {
         self.mounts_dir().join(diff_id.0.hex())
     }
 
+    /// To be held while layers are opened and an overlay is made of them.
+    pub(crate) fn mounting(&self) -> Result<Mounting> {
+        let lock = if self.inner.keeps_mounts() { Some(self.inner.lock_mounts()?) } else { None };
+        Ok(Mounting { store: self.clone(), lock })
+    }
+
     /// Opens the tree of a layer that is a file, and mounts it if it isn't mounted.
     pub(super) fn open_mounted(&self, place: &Path, file: &Path) -> Result<OwnedFd> {
         self.inner.use_mounts()?;
         if let Some(tree) = open_layer(place)? {
             return Ok(tree);
         }
-        let _lock = NamedLock::take(&self.runroot().join("locks"), "mounts")?;
-        if let Some(tree) = open_layer(place)? {
-            return Ok(tree);
-        }
-        let mount = self.mount_layer_file(file)?;
         let failed = |e: io::Error| Error::io("mount the layer at", place, e);
-        let table = self.mounts_dir();
-        make_table(&table)?;
-        durable::make_dir(place)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let point = rustix::fs::openat(CWD, place, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-        attach(mount.as_fd(), point.as_fd()).map_err(failed)?;
-        // By its place: what can be cloned belongs to this namespace, not to nowhere.
-        open_layer(place)?.ok_or_else(|| failed(Errno::NOTCONN.into()))
+        for _ in 0..TRIES {
+            let _lock = NamedLock::take(&self.runroot().join("locks"), "mounts")?;
+            if let Some(tree) = open_layer(place)? {
+                return Ok(tree);
+            }
+            let mount = self.mount_layer_file(file)?;
+            let table = self.mounts_dir();
+            make_table(&table)?;
+            durable::make_dir(place)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let point = match rustix::fs::openat(CWD, place, flags, Mode::empty()) {
+                // A sweep took the table away.
+                Err(Errno::NOENT) => continue,
+                point => point.map_err(|e| failed(e.into()))?,
+            };
+            attach(mount.as_fd(), point.as_fd()).map_err(failed)?;
+            self.inner.mounted.store(true, Ordering::Relaxed);
+            // By its place: what can be cloned belongs to this namespace, not to nowhere.
+            if let Some(tree) = open_layer(place)? {
+                return Ok(tree);
+            }
+        }
+        Err(failed(Errno::NOTCONN.into()))
     }
 
     /// Takes the mount of a layer away, if there is one.
@@ -71,24 +120,40 @@ impl Store {
         }
     }
 
-    /// Takes all mounts away if no process uses them.
+    /// Takes all mounts away unless somebody makes an overlay of some just now, or a process uses them where
+    /// they don't stay.
     pub(super) fn sweep_mounts(&self) {
-        if is_mount(&self.mounts_dir()) && self.inner.use_mounts().is_ok() {
-            self.inner.release_mounts();
+        if is_mount(&self.mounts_dir())
+            && let Ok(file) = self.inner.open_lock()
+            && self.inner.uses_mounts.get().is_none_or(|own| own.unlock().is_ok())
+        {
+            self.inner.take_mounts_away(&file);
             // This process may go on, and others wait for it no longer.
-            if let Some(file) = self.inner.uses_mounts.get() {
-                let _ = file.lock_shared();
-            }
+            drop(file);
+            let _ = self.inner.uses_mounts.get().map(fs::File::lock_shared);
+        }
+    }
+
+    /// A store that was removed by hand left its mounts, and with them its space.
+    pub(super) fn forget_mounts(&self) {
+        if is_mount(&self.mounts_dir()) {
+            let _ = rustix::mount::unmount(self.mounts_dir(), UnmountFlags::DETACH);
         }
     }
 }
 
 impl Inner {
-    /// Says that this process uses mounts, and keeps others from taking them away.
-    fn use_mounts(&self) -> Result<()> {
-        if self.uses_mounts.get().is_some() {
-            return Ok(());
-        }
+    /// Whether mounts stay when nobody uses them.
+    fn keeps_mounts(&self) -> bool {
+        *self.keeps_mounts.get_or_init(|| {
+            let volatile = rustix::fs::statfs(&self.runroot)
+                .is_ok_and(|stat| u64::from_ne_bytes(stat.f_type.to_ne_bytes()) == TMPFS_MAGIC);
+            let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+            volatile && device(&self.runroot) != device(&self.root)
+        })
+    }
+
+    fn open_lock(&self) -> Result<fs::File> {
         let path = self.runroot.join("mounts.lock");
         let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = match open() {
@@ -98,18 +163,27 @@ impl Inner {
             }
             other => other,
         };
-        let file = file.map_err(|e| Error::io("open the lock", &path, e))?;
-        file.lock_shared().map_err(|e| Error::io("lock", &path, e))?;
-        // Another thread's lock is as good.
-        let _ = self.uses_mounts.set(file);
+        file.map_err(|e| Error::io("open the lock", &path, e))
+    }
+
+    fn lock_mounts(&self) -> Result<fs::File> {
+        let file = self.open_lock()?;
+        file.lock_shared().map_err(|e| Error::io("lock", self.runroot.join("mounts.lock"), e))?;
+        Ok(file)
+    }
+
+    /// Where mounts don't stay: says that this process uses them, and keeps others from taking them away.
+    fn use_mounts(&self) -> Result<()> {
+        if self.uses_mounts.get().is_none() && !self.keeps_mounts() {
+            // Another thread's lock is as good.
+            let _ = self.uses_mounts.set(self.lock_mounts()?);
+        }
         Ok(())
     }
 
-    /// Takes all mounts away if this process was the last that used them.
-    fn release_mounts(&self) {
-        if let Some(file) = self.uses_mounts.get()
-            && file.try_lock().is_ok()
-        {
+    /// Takes all mounts away if nobody else has the lock.
+    fn take_mounts_away(&self, lock: &fs::File) {
+        if lock.try_lock().is_ok() {
             // With everything in it. What can't be taken away now, the next one takes.
             let _ = rustix::mount::unmount(self.runroot.join("mounts"), UnmountFlags::DETACH);
         }
@@ -118,7 +192,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.release_mounts();
+        if let Some(file) = self.uses_mounts.get() {
+            self.take_mounts_away(file);
+        }
     }
 }
 

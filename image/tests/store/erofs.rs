@@ -118,6 +118,82 @@ fn the_last_user_takes_the_mounts_away() {
     assert_eq!(read(&home.store, &made, "etc/hostname").unwrap(), b"jar\n");
 }
 
+/// A runtime directory on a tmpfs, apart from the store, as `/run/onggi` is.
+#[test]
+fn where_a_boot_clears_the_runtime_directory_mounts_stay_until_they_are_swept() {
+    let Some(home) = home() else { return };
+    if !needs("a tmpfs at /dev/shm", Path::new("/dev/shm").is_dir()) {
+        return;
+    }
+    let run = tempfile::Builder::new().prefix("onggi-test-").tempdir_in("/dev/shm").unwrap();
+    let open = || {
+        let root = home.dir.path().join("root");
+        Store::open_with(&root, run.path(), UnpackOptions::privileged(), Storage::Auto).unwrap()
+    };
+    let mounts = || {
+        let place = run.path().join("mounts/").to_string_lossy().into_owned();
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        text.lines().filter(|line| line.contains(&place)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let made = image();
+    pull(&open(), &made, "app:1").unwrap();
+    assert_eq!(read(&open(), &made, "etc/hostname").unwrap(), b"jar\n");
+    let kept = mounts();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert_eq!(read(&open(), &made, "etc/hostname").unwrap(), b"jar\n");
+    assert_eq!(mounts(), kept, "mounted once");
+
+    // While somebody makes an overlay a sweep waits for better times; a store that merely lives keeps nothing.
+    let idle = open();
+    read(&idle, &made, "etc/hostname").unwrap();
+    let lock = fs::File::open(run.path().join("mounts.lock")).unwrap();
+    lock.lock_shared().unwrap();
+    open().prune(&PruneOptions::default()).unwrap();
+    assert_eq!(mounts(), kept);
+    lock.unlock().unwrap();
+    open().prune(&PruneOptions::default()).unwrap();
+    assert_eq!(mounts(), [""; 0]);
+    assert_eq!(read(&idle, &made, "etc/hostname").unwrap(), b"jar\n");
+    assert_eq!(mounts().len(), 2);
+
+    // With the image its mounts go; and those of a store that was removed by hand, when there is one again.
+    let options = RemoveOptions { force: false, is_running: &|_| false };
+    open().remove("app:1", &options).unwrap();
+    assert_eq!(mounts(), [""; 0]);
+    pull(&open(), &made, "app:1").unwrap();
+    read(&idle, &made, "etc/hostname").unwrap();
+    assert_eq!(mounts().len(), 2);
+    fs::remove_dir_all(home.dir.path().join("root")).unwrap();
+    open();
+    assert_eq!(mounts(), [""; 0]);
+}
+
+/// What reads a layer goes on when its mount is swept; what begins meanwhile mounts it again.
+#[test]
+fn sweeps_and_mounts_at_once() {
+    let Some(home) = home() else { return };
+    if !needs("a tmpfs at /dev/shm", Path::new("/dev/shm").is_dir()) {
+        return;
+    }
+    let run = tempfile::Builder::new().prefix("onggi-test-").tempdir_in("/dev/shm").unwrap();
+    let root = home.dir.path().join("root");
+    let open = || Store::open_with(&root, run.path(), UnpackOptions::privileged(), Storage::Auto).unwrap();
+    let made = image();
+    pull(&open(), &made, "app:1").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..60 {
+                    assert_eq!(read(&open(), &made, "etc/hostname").unwrap(), b"jar\n");
+                }
+            });
+        }
+        scope.spawn(|| (0..60).for_each(|_| drop(open().prune(&PruneOptions::default()).unwrap())));
+    });
+    open().prune(&PruneOptions::default()).unwrap();
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&*run.path().to_string_lossy()));
+}
+
 #[test]
 fn prune_takes_away_what_a_killed_process_left() {
     let Some(home) = home() else { return };
