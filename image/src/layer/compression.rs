@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::num::NonZeroUsize;
 
 use flate2::bufread::MultiGzDecoder;
+use onggi_oci::LayerCompression;
 
 use super::gzip::{DEFAULT_GZIP_LEVEL, GzipWriter};
 use crate::{Error, Result};
@@ -17,6 +18,16 @@ pub enum Compression {
     Gzip,
     /// Zstandard (RFC 8878), of any number of frames.
     Zstd,
+}
+
+impl From<Compression> for LayerCompression {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::None,
+            Compression::Gzip => Self::Gzip,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
 }
 
 impl std::fmt::Display for Compression {
@@ -180,10 +191,30 @@ pub enum Encoder<W: Write> {
 impl<W: Write> Encoder<W> {
     /// Begins a stream with the default level of its kind.
     pub fn new(inner: W, compression: Compression, threads: NonZeroUsize) -> io::Result<Self> {
+        Self::with_level(inner, compression, None, threads)
+    }
+
+    /// The same with a level; with the default one for `None`.
+    ///
+    /// # Errors
+    /// A level that the algorithm doesn't have; a thread that can't be started.
+    pub fn with_level(
+        inner: W,
+        compression: Compression,
+        level: Option<i32>,
+        threads: NonZeroUsize,
+    ) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Self::Plain(inner),
-            Compression::Gzip => Self::Gzip(GzipWriter::new(inner, DEFAULT_GZIP_LEVEL, threads)?),
-            Compression::Zstd => Self::Zstd(ZstdWriter::new(inner, DEFAULT_ZSTD_LEVEL, threads)?),
+            Compression::Gzip => {
+                // A negative one is out of range as well.
+                let level =
+                    level.map_or(DEFAULT_GZIP_LEVEL, |level| u32::try_from(level).unwrap_or(u32::MAX));
+                Self::Gzip(GzipWriter::new(inner, level, threads)?)
+            }
+            Compression::Zstd => {
+                Self::Zstd(ZstdWriter::new(inner, level.unwrap_or(DEFAULT_ZSTD_LEVEL), threads)?)
+            }
         })
     }
 

@@ -308,13 +308,21 @@ impl Lease {
 
 impl Store {
     /// Makes the blobs of layers that exist as trees only, which is how a build leaves them: whoever
-    /// sends an image away needs them.
+    /// sends an image away as it is needs them.
     ///
     /// # Errors
     /// A tree is no longer what its layer was made as.
     pub fn restore_blobs(&self, image: &super::Image) -> Result<()> {
+        self.restore_blobs_of(image.layers())
+    }
+
+    /// The same for some of an image's layers.
+    ///
+    /// # Errors
+    /// As [`Store::restore_blobs`].
+    pub fn restore_blobs_of<'a>(&self, layers: impl Iterator<Item = super::ImageLayer<'a>>) -> Result<()> {
         let mut missing = Vec::new();
-        for one in image.layers() {
+        for one in layers {
             if one.blob.digest == one.diff_id.0 && !self.has_blob(one.blob)? {
                 missing.push(one);
             }

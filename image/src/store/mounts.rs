@@ -11,7 +11,7 @@
 //! Overlays keep what they lie on alive, so a mount may be taken away here without harm to a container
 //! that runs; only while an overlay is being made must its layers stay where they are.
 //!
-//! Where the runtime directory is one that a boot begins with empty (a tmpfs apart from the store), a
+//! Where the runtime directory is one of the system's (below `/run`, or on a tmpfs apart from the store), a
 //! mount stays for the next container. It goes with its layer, with a prune, and with the others when
 //! there are too many. Elsewhere, in a runtime directory that somebody chose on a disk and may remove
 //! by hand, the last process that used mounts takes all of them away when it ends; one that was killed
@@ -38,6 +38,8 @@ use crate::error::{Error, Result};
 const MAGIC: u64 = 0xE0F5_E1E2;
 /// `TMPFS_MAGIC`.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// Where the system keeps what a reboot may lose, and nobody removes a store by hand (file-hierarchy(7)).
+const SYSTEM: &str = "/run";
 /// How many mounts stay. Each holds a few kilobytes of the kernel's memory, and is copied whenever somebody makes
 /// a mount namespace; a machine that runs more layers than these mounts some of them anew.
 const MAX_KEPT: usize = 128;
@@ -146,6 +148,9 @@ impl Inner {
     /// Whether mounts stay when nobody uses them.
     fn keeps_mounts(&self) -> bool {
         *self.keeps_mounts.get_or_init(|| {
+            if self.runroot.starts_with(SYSTEM) {
+                return true;
+            }
             let volatile = rustix::fs::statfs(&self.runroot)
                 .is_ok_and(|stat| u64::from_ne_bytes(stat.f_type.to_ne_bytes()) == TMPFS_MAGIC);
             let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
