@@ -280,8 +280,8 @@ fn unknown_wishes_are_refused_by_name() {
     for words in [
         &["--cgroup-parent", "x"][..],
         &["--policy", "x"],
-        &["--sbom=true"],
-        &["--provenance=max"],
+        &["--sbom=generator=x"],
+        &["--provenance=mode=most"],
         &["--builder", "other"],
         &["--allow", "device"],
         &["--output", "type=zip,dest=x"],

@@ -35,13 +35,15 @@ pub(super) struct Opened {
     pub(super) file: String,
     /// Patterns of the ignore file.
     pub(super) ignore: Vec<String>,
+    /// The commit, if it is a repository.
+    pub(super) commit: Option<String>,
 }
 
 impl Engine {
     /// Opens the context and reads the build file.
     pub(super) fn open_context(&self, request: &BuildRequest, lease: &Lease) -> Result<Opened> {
         let given = request.context.as_str();
-        let mut only_file = None;
+        let (mut only_file, mut commit) = (None, None);
         let dir = if given == "-" {
             let mut input = Vec::new();
             request
@@ -64,7 +66,7 @@ impl Engine {
             let git = git.map_err(|problem| Error::Git { remote: given.into(), words: problem })?;
             let git = Git { keep_git_dir: git.keep_git_dir.unwrap_or(false), ..git.git };
             let dir = lease.directory("context")?;
-            self.checkout(&git, &dir, None)?;
+            commit = Some(self.checkout(&git, &dir, None)?);
             Some(dir)
         } else if given.starts_with("http://") || given.starts_with("https://") {
             let dir = lease.directory("download")?;
@@ -109,7 +111,7 @@ impl Engine {
             Some(dir) => ignore_patterns(dir, &request.file, &file, given)?,
             None => Vec::new(),
         };
-        Ok(Opened { dir, text, file, ignore })
+        Ok(Opened { dir, text, file, ignore, commit })
     }
 
     /// A build file by name: as a path of the caller's, else below the context.

@@ -8,9 +8,11 @@
 //! The process that builds has one thread; steps are processes of their own
 //! ([`onggi_build::solve`]).
 
+pub mod attest;
 mod cache;
 mod context;
 mod fetch;
+mod finish;
 mod images;
 mod lanes;
 mod lock;
@@ -26,20 +28,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use onggi_build::cache::shared::{SharedStep, Steps};
+use onggi_build::cache::shared::SharedStep;
 use onggi_build::dockerfile::Lines;
 use onggi_build::dockerfile::plan::{Context, Epoch, NoCache, Options as PlanOptions};
 use onggi_build::dockerfile::report::{self, Answer, Call, Format, Shown};
-use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, Target, VertexId};
+use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, VertexId};
 use onggi_build::solve::{Monitor, Options, Solved, Solver};
 use onggi_build::yaml;
-use onggi_build::{Assembled, Fetched, Host, RunStep, StackLayer, dockerfile};
-use onggi_image::store::{Lease, Ref};
-use onggi_oci::{Descriptor, Digest, ImageIndex, Manifest, MediaType, Platform, Reference};
+use onggi_build::{Fetched, Host, RunStep, StackLayer, dockerfile};
+use onggi_image::store::Lease;
+use onggi_oci::{Descriptor, Digest, Platform, Reference};
 
 use crate::Engine;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use attest::Told;
 pub use cache::{CachePruned, CacheRecord};
 use images::Bases;
 use lanes::Lanes;
@@ -73,6 +76,8 @@ pub struct Built {
     pub epoch: Option<(i64, &'static str)>,
     /// Its names.
     pub names: Vec<Reference>,
+    /// How each platform's image was made, if that is told.
+    provenance: Vec<(Platform, serde_json::Value)>,
 }
 
 /// What a build could do, were it done: for `--call`.
@@ -302,16 +307,25 @@ impl Engine {
         let Solved { stacks, steps, sources, made } = solved.map_err(|source| Error::Build {
             source: Box::new(source),
             file: opened.file.clone(),
-            text: shown,
+            text: shown.clone(),
         })?;
         if let Some(lock) = &bases.lock {
             lock.renew(&graph, &bases, &sources)?;
         }
+        let told = Told {
+            request,
+            graph: &graph,
+            bases: &bases,
+            sources: &sources,
+            file: (&opened.file, &shown),
+            commit: opened.commit.as_deref(),
+            time: epoch.map(|(seconds, _)| finish::rfc3339(seconds)),
+        };
         let mut results = graph.targets.iter().zip(&stacks);
         let mut all = Vec::new();
         for one in &wanted {
             let part: Vec<_> = results.by_ref().take(one.platforms.len()).collect();
-            all.push(self.finish(request, &lease, &part, &one.names, epoch, &steps)?);
+            all.push(self.finish(&told, &lease, &part, &one.names, epoch, &steps)?);
         }
         if made {
             self.limit_build_cache(request.cache_limit)?;
@@ -422,88 +436,6 @@ impl Engine {
             found: Mutex::default(),
         };
         Ok(Prepared { wanted, yaml, opened, options, locals, bases, commit_time })
-    }
-
-    /// Writes the documents and the refs, and what else is to come out.
-    fn finish(
-        &self,
-        request: &BuildRequest,
-        lease: &Lease,
-        results: &[(&Target, &Vec<StackLayer>)],
-        names: &[Reference],
-        epoch: Option<(i64, &'static str)>,
-        steps: &Steps,
-    ) -> Result<Built> {
-        let store = self.store()?;
-        let time = |seconds: i64| {
-            jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
-        };
-        let seconds = epoch.map(|(seconds, _)| seconds);
-        let mut images = Vec::new();
-        let mut pending = Vec::new();
-        let mut documents: Vec<Assembled> = Vec::new();
-        for (target, layers) in results {
-            let mut annotations = request.annotations.clone();
-            if request.cache_to.iter().any(|to| to.place == CachePlace::Inline) {
-                annotations.insert(share::INLINE.into(), share::inline(steps, layers));
-            }
-            let image = onggi_build::assemble(target, layers, seconds, &annotations, &time);
-            images.push((
-                target.platform.clone(),
-                image.manifest_descriptor.clone(),
-                image.config_descriptor.digest.clone(),
-            ));
-            documents.push(image);
-        }
-        let Some((_, first, id)) = images.first().cloned() else {
-            return Err(Error::BuildFile {
-                file: "the build file".into(),
-                problem: "it has no result".into(),
-            });
-        };
-        for one in &documents {
-            lease.protect([&one.config_descriptor.digest, &one.manifest_descriptor.digest])?;
-            for (descriptor, bytes) in
-                [(&one.config_descriptor, &one.config_bytes), (&one.manifest_descriptor, &one.manifest_bytes)]
-            {
-                if !store.has_blob(descriptor)? {
-                    pending.push(lease.stage(descriptor, bytes)?);
-                }
-            }
-        }
-        let mut target = Descriptor::new(first.media_type.clone(), first.digest.clone(), first.size);
-        if images.len() > 1 {
-            let entries = images.iter().map(|(_, descriptor, _)| descriptor.clone()).collect();
-            let bytes = Manifest::Index(ImageIndex::new(MediaType::OciIndex, entries)).to_bytes();
-            target = Descriptor::new(MediaType::OciIndex, Digest::sha256(&bytes), bytes.len() as u64);
-            lease.protect([&target.digest])?;
-            if !store.has_blob(&target)? {
-                pending.push(lease.stage(&target, &bytes)?);
-            }
-        }
-        if !pending.is_empty() {
-            store.publish(pending)?;
-        }
-        let built = Built { target: target.clone(), id, images, epoch, names: names.to_vec() };
-        let stacks: Vec<&[StackLayer]> = results.iter().map(|(_, layers)| layers.as_slice()).collect();
-        if request.outputs.iter().any(|output| matches!(output, Output::Image | Output::Registry)) {
-            let names = names.iter().map(|tag| Ref::new(tag.clone().with_default_tag(), &target));
-            let mut refs: Vec<Ref> = names.collect();
-            if refs.is_empty() {
-                refs.push(Ref::nameless(&target));
-            }
-            let known = store.refs()?;
-            if !refs.iter().all(|one| known.contains(one)) {
-                store.set_refs(&refs)?;
-                for name in refs.iter().filter_map(|one| one.name.as_ref()) {
-                    self.note_image("tag", &target.digest, name);
-                }
-            }
-        }
-        for output in &request.outputs {
-            self.write_output(output, &built, &stacks)?;
-        }
-        Ok(built)
     }
 }
 

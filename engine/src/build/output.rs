@@ -10,26 +10,36 @@ use onggi_build::StackLayer;
 use onggi_image::archive::{Format, SaveItem};
 use onggi_image::layer::{PackOptions, Source, pack};
 use onggi_image::snapshot::Snapshot;
+use onggi_image::store::Lease;
 
+use super::attest::Predicate;
 use super::{Built, Output};
-use crate::error::{Error, Result};
+use crate::error::{self, Error};
 use crate::progress::{Progress, Silent};
 use crate::{Engine, PushRequest};
+
+/// What of one platform goes out.
+pub(super) struct Result<'a> {
+    pub(super) stack: &'a [StackLayer],
+    pub(super) predicates: &'a [Predicate],
+}
 
 impl Engine {
     pub(super) fn write_output(
         &self,
         output: &Output,
+        lease: &Lease,
         built: &Built,
-        stacks: &[&[StackLayer]],
-    ) -> Result<()> {
+        results: &[Result<'_>],
+    ) -> error::Result<()> {
         match output {
-            Output::Image => Ok(()),
-            Output::Registry => {
-                if built.names.is_empty() {
+            Output::Image(_) => Ok(()),
+            Output::Registry(own) => {
+                let names = if own.is_empty() { &built.names } else { own };
+                if names.is_empty() {
                     return Err(Error::flag("--push", "tag is needed when pushing to registry"));
                 }
-                for tag in &built.names {
+                for tag in names {
                     let silent: Arc<dyn Progress> = Arc::new(Silent);
                     self.push(&tag.clone().with_default_tag(), &PushRequest::default(), &silent)?;
                 }
@@ -43,11 +53,14 @@ impl Engine {
                 };
                 Ok(self.store()?.save_layout(&[self.item(built)?], dir)?)
             }
-            Output::Local(dir) => self.write_tree(dir, built, stacks),
+            Output::Local(dir) => self.write_tree(dir, lease, built, results),
             Output::Tar(path) => {
+                let [only] = results else {
+                    let why = "type=tar holds one platform: take type=local or type=oci for several";
+                    return Err(Error::flag("--output", why));
+                };
                 let mut out = open(path.as_deref())?;
-                let Some(stack) = stacks.first() else { return Ok(()) };
-                let tree = self.mount_stack(stack)?;
+                let tree = self.mount_result(lease, only)?;
                 let options = PackOptions::new(Source::Tree);
                 pack(tree.as_fd(), &mut out, &options)?;
                 out.flush().map_err(|source| Error::Process { op: "write the archive", source })
@@ -55,12 +68,12 @@ impl Engine {
         }
     }
 
-    fn item(&self, built: &Built) -> Result<SaveItem> {
+    fn item(&self, built: &Built) -> error::Result<SaveItem> {
         let image = self.store()?.image(&built.target, None)?;
         Ok(SaveItem::new(image, built.names.iter().map(|tag| tag.clone().with_default_tag()).collect()))
     }
 
-    fn write_archive(&self, format: Format, path: Option<&Path>, built: &Built) -> Result<()> {
+    fn write_archive(&self, format: Format, path: Option<&Path>, built: &Built) -> error::Result<()> {
         let item = self.item(built)?;
         let mut out = open(path)?;
         self.store()?.save(&[item], format, &mut out)?;
@@ -68,27 +81,34 @@ impl Engine {
     }
 
     /// The files of each platform, below a directory of its name if there are several.
-    fn write_tree(&self, dir: &Path, built: &Built, stacks: &[&[StackLayer]]) -> Result<()> {
-        for ((platform, ..), stack) in built.images.iter().zip(stacks) {
+    fn write_tree(
+        &self,
+        dir: &Path,
+        lease: &Lease,
+        built: &Built,
+        results: &[Result<'_>],
+    ) -> error::Result<()> {
+        for ((platform, ..), result) in built.images.iter().zip(results) {
             let into = match built.images.len() {
                 1 => dir.to_owned(),
                 _ => dir.join(platform.to_string().replace('/', "_")),
             };
             std::fs::create_dir_all(&into).map_err(|source| Error::Write { path: into.clone(), source })?;
-            let tree = self.mount_stack(stack)?;
-            onggi_build::export(tree, &into)?;
+            onggi_build::export(self.mount_result(lease, result)?, &into)?;
         }
         Ok(())
     }
 
-    fn mount_stack(&self, stack: &[StackLayer]) -> Result<std::os::fd::OwnedFd> {
-        let layers: Vec<_> = stack.iter().map(|one| one.layer.clone()).collect();
+    /// The files of a result, with what is said of them.
+    fn mount_result(&self, lease: &Lease, result: &Result<'_>) -> error::Result<std::os::fd::OwnedFd> {
+        let said = self.attest_files(lease, result.stack, result.predicates)?;
+        let layers: Vec<_> = result.stack.iter().chain(&said).map(|one| one.layer.clone()).collect();
         Ok(Snapshot::new(&layers, self.authority()?.overlay_xattr).mount(None)?)
     }
 }
 
 /// A file, or standard output.
-fn open(path: Option<&Path>) -> Result<Box<dyn Write>> {
+fn open(path: Option<&Path>) -> error::Result<Box<dyn Write>> {
     let file = if let Some(path) = path {
         File::create(path).map_err(|source| Error::Write { path: path.into(), source })?
     } else {
@@ -100,7 +120,7 @@ fn open(path: Option<&Path>) -> Result<Box<dyn Write>> {
 
 impl Engine {
     /// Compares two builds layer by layer: for each step whose layers differ, the files that do.
-    pub fn compare_builds(&self, first: &Built, second: &Built) -> Result<Vec<(String, Vec<String>)>> {
+    pub fn compare_builds(&self, first: &Built, second: &Built) -> error::Result<Vec<(String, Vec<String>)>> {
         let store = self.store()?;
         let mut all = Vec::new();
         for ((_, a, _), (_, b, _)) in first.images.iter().zip(&second.images) {

@@ -10,6 +10,7 @@ use onggi_build::solve::ShellState;
 use onggi_oci::{Platform, Reference};
 use onggi_runtime::WindowSize;
 
+use super::attest::Attestations;
 use super::lock::LockMode;
 use super::share::{CacheFrom, CacheTo};
 
@@ -37,10 +38,10 @@ pub struct Secret {
 /// What becomes of the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// An image in the store.
-    Image,
+    /// An image in the store, by these names or, if there are none, by its tags.
+    Image(Vec<Reference>),
     /// That, and in its registry.
-    Registry,
+    Registry(Vec<Reference>),
     /// An archive for `docker load`; on standard output if there is no path.
     Docker(Option<PathBuf>),
     /// An OCI layout as an archive, or as a directory.
@@ -109,6 +110,8 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// `--explain`
     pub explain: bool,
+    /// `--sbom`, `--provenance`, `--attest`
+    pub attestations: Attestations,
     /// The most bytes that the build cache may have; a part of the disk if `None`.
     pub cache_limit: Option<u64>,
     /// `--lock`

@@ -1,5 +1,6 @@
 //! `onggi build`: an image from a build file.
 
+mod attest;
 mod call;
 mod excerpt;
 mod plain;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use onggi_engine::build::builder::graph::Network;
 use onggi_engine::build::{BuildFile, BuildRequest, Built, LockMode, Output, Shell};
-use onggi_engine::oci::{Platform, Reference};
+use onggi_engine::oci::{Digest, Platform, Reference};
 use onggi_engine::progress::Silent;
 
 use crate::failure::Failure;
@@ -88,7 +89,7 @@ pub struct BuildOptions {
     /// Add an annotation to the manifest (KEY=VALUE)
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
-    /// Attestations; only `disabled=true` is supported
+    /// Say beside the image what is in it or how it was made (type=sbom, type=provenance,mode=min|max)
     #[arg(long, value_name = "TYPE=…")]
     attest: Vec<String>,
     /// Set a build argument; without a value, as the caller's environment has it
@@ -163,7 +164,7 @@ pub struct BuildOptions {
     /// How progress is shown: auto, plain, tty, quiet, rawjson, none
     #[arg(long, value_name = "KIND")]
     progress: Option<values::ProgressKind>,
-    /// Provenance; only `false` is supported
+    /// Say beside the image how it was made, as SLSA provenance (true, false or mode=min|max,version=v0.2|v1)
     #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     provenance: Option<String>,
     /// Print the JSON schema of onggi.yaml and build nothing
@@ -184,7 +185,7 @@ pub struct BuildOptions {
     /// Limits of the builder
     #[arg(long, value_name = "LIMIT")]
     resource: Vec<String>,
-    /// A list of contents; only `false` is supported
+    /// Say beside the image which packages are in it, as SPDX
     #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sbom: Option<String>,
     /// A secret for RUN steps (id=NAME[,src=FILE|,env=VARIABLE])
@@ -270,7 +271,7 @@ impl BuildOptions {
         }
         let Some(first) = built.first() else { return Ok(()) };
         if let Some(path) = &self.iidfile {
-            let text = first.id.to_string();
+            let text = id(first).to_string();
             std::fs::write(path, text).map_err(Failure::local(format!("write {}", path.display())))?;
         }
         if let Some(path) = &self.metadata_file {
@@ -280,9 +281,10 @@ impl BuildOptions {
         if explain == Some(values::ExplainFormat::Json) {
             session.print(&watch.explanations())?;
         }
-        let keeps = request.outputs.iter().any(|output| matches!(output, Output::Image | Output::Registry));
+        let keeps =
+            request.outputs.iter().any(|output| matches!(output, Output::Image(_) | Output::Registry(_)));
         if self.quiet && keeps {
-            let ids: String = built.iter().map(|one| format!("{}\n", one.id)).collect();
+            let ids: String = built.iter().map(|one| format!("{}\n", id(one))).collect();
             session.print(&ids)?;
         }
         Ok(())
@@ -302,15 +304,6 @@ impl BuildOptions {
         }
         if !self.resource.is_empty() {
             return refuse("--resource", "there is no builder whose limits could be set; see --ulimit");
-        }
-        let off = |mode: &str| matches!(mode, "false" | "0" | "disabled=true");
-        for (flag, mode) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
-            if mode.as_deref().is_some_and(|mode| !off(mode)) {
-                return refuse(flag, "attestations are not made");
-            }
-        }
-        if self.attest.iter().any(|attest| !attest.split(',').any(|part| part == "disabled=true")) {
-            return refuse("--attest", "attestations are not made");
         }
         Ok(())
     }
@@ -424,6 +417,11 @@ impl BuildOptions {
             jobs: self.jobs,
             epoch,
             explain: self.explain.is_some() || self.debug,
+            attestations: attest::attestations(
+                &self.attest,
+                self.sbom.as_deref(),
+                self.provenance.as_deref(),
+            )?,
             cache_limit: values::cache_limit()?,
             lock: self.lock,
             shell: self.debug_shell.map(|shell| Shell {
@@ -441,17 +439,32 @@ impl BuildOptions {
     }
 }
 
+/// What `--iidfile` and `--quiet` call an image, as buildx: an index, if it is one, else the config.
+fn id(built: &Built) -> &Digest {
+    if built.target.media_type.is_index() { &built.target.digest } else { &built.id }
+}
+
 /// `--metadata-file`, as buildx writes it.
 fn metadata(built: &Built) -> String {
     let names: Vec<String> =
         built.names.iter().map(|tag| tag.clone().with_default_tag().to_string()).collect();
     let mut value = serde_json::json!({
-        "containerimage.config.digest": built.id.to_string(),
         "containerimage.descriptor": &built.target,
         "containerimage.digest": built.target.digest.to_string(),
     });
-    if let (Some(object), false) = (value.as_object_mut(), names.is_empty()) {
+    let Some(object) = value.as_object_mut() else { return String::new() };
+    if !built.target.media_type.is_index() {
+        object.insert("containerimage.config.digest".into(), built.id.to_string().into());
+    }
+    if !names.is_empty() {
         object.insert("image.name".into(), names.join(",").into());
+    }
+    for (platform, provenance) in built.provenance() {
+        let name = match built.images.len() {
+            1 => "buildx.build.provenance".to_owned(),
+            _ => format!("buildx.build.provenance/{platform}"),
+        };
+        object.insert(name, provenance.clone());
     }
     format!("{value:#}\n")
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use onggi_engine::build::builder::graph::{Network, Ulimit};
 use onggi_engine::build::builder::solve::ShellState;
 use onggi_engine::build::{LockMode, Output, Secret};
+use onggi_engine::oci::Reference;
 
 use crate::failure::Failure;
 
@@ -320,13 +321,13 @@ pub fn truth(text: &str) -> Result<bool, String> {
 pub fn outputs(words: &[String], push: bool, load: bool) -> Result<Vec<Output>, Failure> {
     let mut outputs = words.iter().map(|text| output(text)).collect::<Result<Vec<_>, _>>()?;
     if load {
-        outputs.push(Output::Image);
+        outputs.push(Output::Image(Vec::new()));
     }
     if push {
-        outputs.push(Output::Registry);
+        outputs.push(Output::Registry(Vec::new()));
     }
     if outputs.is_empty() {
-        outputs.push(Output::Image);
+        outputs.push(Output::Image(Vec::new()));
     }
     Ok(outputs)
 }
@@ -336,25 +337,48 @@ fn output(text: &str) -> Result<Output, Failure> {
     if !text.contains('=') {
         return Ok(if text == "-" { Output::Tar(None) } else { Output::Local(text.into()) });
     }
-    let (mut kind, mut dest, mut tar, mut push) = (String::new(), None, true, false);
-    for part in text.split(',') {
-        let (key, value) = part.split_once('=').ok_or_else(|| bad(format!("{part:?} is no key=value")))?;
-        match key {
-            "type" => value.clone_into(&mut kind),
-            "dest" => dest = Some(value.to_owned()),
-            "tar" => tar = value != "false",
-            "push" => push = value != "false",
-            "name" => return Err(bad("give names with --tag".into())),
+    let (mut kind, mut dest, mut tar, mut push, mut names) = (String::new(), None, None, None, Vec::new());
+    for (key, value) in fields(text).map_err(bad)? {
+        match key.as_str() {
+            "type" => kind = value,
+            "dest" => dest = Some(value),
+            "tar" => tar = Some(truth(&value).map_err(bad)?),
+            "push" => push = Some(truth(&value).map_err(bad)?),
+            "name" => {
+                for name in value.split(',') {
+                    let name = name.parse::<Reference>().map_err(|error| bad(error.to_string()))?;
+                    if name.digest().is_some() {
+                        return Err(bad(format!("{name} has a digest, which can't be given to an image")));
+                    }
+                    names.push(name);
+                }
+            }
+            // So it is anyway.
+            "oci-mediatypes" | "rewrite-timestamp" if truth(&value).map_err(bad)? => {}
+            "oci-mediatypes" | "rewrite-timestamp" => {
+                return Err(bad(format!("{key}={value} is not supported, only {key}=true")));
+            }
             other => return Err(bad(format!("the option {other} is not supported"))),
+        }
+    }
+    let of_images = matches!(kind.as_str(), "image" | "registry");
+    for (key, given, fits) in [
+        ("dest", dest.is_some(), !of_images),
+        ("tar", tar.is_some(), kind == "oci"),
+        ("push", push.is_some(), of_images),
+        ("name", !names.is_empty(), of_images),
+    ] {
+        if given && !fits {
+            return Err(bad(format!("the option {key} does not go with type={kind}")));
         }
     }
     let path = dest.filter(|dest| dest != "-").map(PathBuf::from);
     Ok(match kind.as_str() {
-        "image" if push => Output::Registry,
-        "image" => Output::Image,
-        "registry" => Output::Registry,
-        "docker" => path.map_or(Output::Image, |path| Output::Docker(Some(path))),
-        "oci" => Output::Oci { path, tar },
+        "image" if push == Some(true) => Output::Registry(names),
+        "registry" if push != Some(false) => Output::Registry(names),
+        "image" | "registry" => Output::Image(names),
+        "docker" => path.map_or(Output::Image(Vec::new()), |path| Output::Docker(Some(path))),
+        "oci" => Output::Oci { path, tar: tar.unwrap_or(true) },
         "local" => Output::Local(path.ok_or_else(|| bad("dest is required for local output".into()))?),
         "tar" => Output::Tar(path),
         "" => return Err(bad("type is required for output".into())),
@@ -371,14 +395,23 @@ mod tests {
         let read = |text: &str| output(text).ok();
         assert_eq!(read("out"), Some(Output::Local("out".into())));
         assert_eq!(read("-"), Some(Output::Tar(None)));
-        assert_eq!(read("type=docker"), Some(Output::Image));
+        assert_eq!(read("type=docker"), Some(Output::Image(Vec::new())));
         assert_eq!(read("type=docker,dest=x.tar"), Some(Output::Docker(Some("x.tar".into()))));
         assert_eq!(
             read("type=oci,dest=d,tar=false"),
             Some(Output::Oci { path: Some("d".into()), tar: false })
         );
-        assert_eq!(read("type=image,push=true"), Some(Output::Registry));
-        for bad in ["type=local", "type=zip", "dest=x", "type=tar,level=9"] {
+        assert_eq!(read("type=image,push=true"), Some(Output::Registry(Vec::new())));
+        let names = ["a:1", "b"].map(|name| name.parse().unwrap()).to_vec();
+        assert_eq!(read("type=image,push=true,\"name=a:1,b\""), Some(Output::Registry(names)));
+        for bad in [
+            "type=local",
+            "type=zip",
+            "dest=x",
+            "type=tar,level=9",
+            "type=local,dest=x,push=true",
+            "type=image,dest=x",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

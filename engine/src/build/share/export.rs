@@ -133,7 +133,7 @@ impl Engine {
     }
 
     /// A layer as a gzip blob of the store: one that is known, else made now.
-    fn compressed(
+    pub(in crate::build) fn compressed(
         &self,
         lease: &Lease,
         layer: &Layer,
