@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use onggi_build::cache::Cache;
+use onggi_oci::{Algorithm, Digest};
 
 use crate::Engine;
 use crate::error::{Error, Result};
@@ -63,11 +64,10 @@ impl Engine {
         let failed = |source| Error::Read { path: dir.clone(), source };
         for entry in std::fs::read_dir(&dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let (Ok(meta), name) = (entry.metadata(), entry.file_name().to_string_lossy().into_owned())
-            else {
-                continue;
-            };
-            if let (Ok(used), false) = (meta.modified(), name.ends_with(".json")) {
+            let Ok(meta) = entry.metadata() else { continue };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_file = Digest::from_hex(Algorithm::Sha256, &name).is_ok();
+            if let (Ok(used), true) = (meta.modified(), is_file) {
                 let created = used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
                 records.push(CacheRecord {
                     key: format!("sha256:{name}"),
@@ -147,13 +147,12 @@ impl Engine {
             return Ok(());
         }
         std::fs::write(&stamp, b"").map_err(|source| Error::Write { path: stamp, source })?;
-        let limit = match limit {
-            Some(limit) => limit,
-            None => {
-                let disk = rustix::fs::statvfs(store.root())
-                    .map_err(|errno| Error::Read { path: store.root().into(), source: errno.into() })?;
-                (disk.f_blocks.saturating_mul(disk.f_frsize) / PART_OF_DISK).max(LEAST_LIMIT)
-            }
+        let limit = if let Some(limit) = limit {
+            limit
+        } else {
+            let disk = rustix::fs::statvfs(store.root())
+                .map_err(|errno| Error::Read { path: store.root().into(), source: errno.into() })?;
+            (disk.f_blocks.saturating_mul(disk.f_frsize) / PART_OF_DISK).max(LEAST_LIMIT)
         };
         if !self.forget_steps(None, Some(limit))?.is_empty() {
             store.prune(&onggi_image::store::PruneOptions::default())?;

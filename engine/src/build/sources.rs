@@ -78,14 +78,14 @@ impl Engine {
                 }
                 Fetched { digest: Some(digest), ..fetched }
             }
-            (Got::Same, Some(note)) => match copy_kept(&dir, note, into)? {
-                Some(fetched) => fetched,
-                // Damaged: as if it had never been here.
-                None => {
+            (Got::Same, Some(note)) => {
+                let Some(fetched) = copy_kept(&dir, note, into)? else {
+                    // Damaged: as if it had never been here.
                     let _ = fs::remove_file(&note_path);
                     return self.add_url(http, into, lock);
-                }
-            },
+                };
+                fetched
+            }
             (Got::Same, None) => return Err(Error::Interrupted),
         };
         if let (Some(locked), Some(found)) = (locked, &fetched.digest)
