@@ -5,6 +5,7 @@
 
 mod compile;
 mod docker;
+mod precompiled;
 mod tables;
 
 use oci_spec::runtime::{
@@ -30,6 +31,15 @@ impl Filter {
     /// bounding set): most calls for everybody, `mount` and its like only with
     /// `CAP_SYS_ADMIN`, and so on.
     pub fn docker(capabilities: caps::Set) -> Self {
+        if capabilities == precompiled::CAPABILITIES
+            && let Some(program) = precompiled::program()
+        {
+            return Self { program, flags: Flags::default() };
+        }
+        Self::compile_docker(capabilities)
+    }
+
+    fn compile_docker(capabilities: caps::Set) -> Self {
         let block = |abi: &Abi| Block { abi: *abi, calls: docker::calls(*abi, capabilities) };
         let blocks: Vec<Block> = Abi::DEFAULT.iter().map(block).collect();
         // What libseccomp sets when nothing else is asked for: no SSBD.
@@ -185,6 +195,20 @@ mod tests {
     fn the_default_profile_is_small() {
         let filter = Filter::docker(caps::Set::EMPTY);
         assert!(filter.len() < 450, "{}", filter.len());
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_program_in_the_source_is_the_default_one() {
+        let names = crate::DEFAULT_CAPABILITIES.map(crate::plan::capability_name);
+        let set = names.into_iter().fold(caps::Set::EMPTY, |set, name| set.with(name).unwrap());
+        assert_eq!(set, precompiled::CAPABILITIES);
+        let compiled = Filter::compile_docker(set).program;
+        if precompiled::program().as_ref() != Some(&compiled) {
+            let numbers = compiled.iter().map(|one| format!("{:#018x},", precompiled::packed(*one)));
+            let lines: Vec<_> = numbers.collect::<Vec<_>>().chunks(5).map(|line| line.join(" ")).collect();
+            panic!("the profile changed; PROGRAM in precompiled.rs has to be:\n    {}", lines.join("\n    "));
+        }
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Set {
         self.0 & other.0 == other.0
     }
 
+    /// The set of these bits, as the kernel numbers capabilities.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// What is in both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {

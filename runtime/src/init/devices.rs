@@ -5,13 +5,13 @@
 //! the device which its name promises.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use onggi_sys::mount;
 use onggi_sys::path::{Root, kind};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, symlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mknodat, symlinkat};
 use rustix::io::Errno;
 
 use super::{Step, failed};
@@ -38,6 +38,22 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "/dev/core"),
     ("pts/ptmx", "/dev/ptmx"),
 ];
+
+/// The files that the standard nodes will be bound to, in a new `/dev`.
+pub(super) fn furnish(plan: &Plan, dev: BorrowedFd<'_>) -> io::Result<()> {
+    if !plan.has_user_namespace() {
+        return Ok(());
+    }
+    for (path, ..) in STANDARD {
+        if plan.devices.iter().any(|device| device.path == Path::new(path)) {
+            continue;
+        }
+        let name = path.trim_start_matches("/dev/");
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(dev, name, flags, Mode::from_raw_mode(0o644))?;
+    }
+    Ok(())
+}
 
 /// Fills `/dev`; returns the null device, detached, to mask files with. A `/dev`
 /// that is bound from the host stays as it is.

@@ -26,11 +26,34 @@ pub(super) fn make_filesystems(plan: &Plan) -> Step<Vec<Option<OwnedFd>>> {
     let mut made = Vec::with_capacity(plan.mounts.len());
     for mount in &plan.mounts {
         made.push(match &mount.source {
-            Source::Filesystem { kind, parameters } => Some(make(kind, parameters, mount)?),
+            Source::Filesystem { kind, parameters } => {
+                let made = make(kind, parameters, mount)?;
+                if kind == "tmpfs" && mount.destination == Path::new("/dev") && !mount.copy_up {
+                    furnish(plan, made.as_fd()).map_err(failed(Stage::MountPoint, "/dev"))?;
+                }
+                Some(made)
+            }
             Source::Bind { .. } | Source::Cgroup => None,
         });
     }
     Ok(made)
+}
+
+/// What will be needed in a new `/dev`: as long as it is nowhere, names in it need no look-up that stays inside.
+fn furnish(plan: &Plan, dev: BorrowedFd<'_>) -> io::Result<()> {
+    let below = |mount: &MountPlan| match (&mount.source, mount.destination.parent()) {
+        (Source::Filesystem { .. }, Some(parent)) if parent == Path::new("/dev") => {
+            mount.destination.file_name().map(ToOwned::to_owned)
+        }
+        _ => None,
+    };
+    for name in plan.mounts.iter().filter_map(below) {
+        match rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    super::devices::furnish(plan, dev)
 }
 
 /// What an empty directory in memory gets only once all that lies in it is there.
