@@ -198,7 +198,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         "--kernel-memory=64m",
         "--log-driver=journald",
         "--ip=10.0.0.2",
-        "--pid=container:x",
         "--userns=keep-id",
     ] {
         refuses(&onggi, &[flag], flag.split('=').next().unwrap_or(flag));
