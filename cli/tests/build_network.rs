@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use onggi_testkit::needs;
 use support::user::User;
@@ -153,6 +154,45 @@ fn an_ordinary_users_steps_are_connected_by_a_program() {
     assert!(said.contains("no network but loopback") && !said.contains("eth0"), "{said}");
     assert_eq!(said.matches("no network but loopback").count(), 1, "{said}");
     assert_eq!(nothing_held(&user.home().join("run/onggi")), Vec::<String>::new());
+}
+
+#[test]
+fn a_killed_build_keeps_no_address() {
+    let Some(onggi) = workshop("FROM busybox\nRUN sleep 5\n") else { return };
+    if needs::programs(&["nsenter"]).is_missing() {
+        return;
+    }
+    let mut host = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().expect("a host");
+    let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
+    let theirs = format!("/proc/{}/ns/net", host.id());
+    while fs::read_link(&theirs).is_ok_and(|name| name == own) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let context = onggi.folder().join("context");
+    let command = || {
+        let inner = onggi.command(["build", "--no-cache", context.to_str().expect("a path of ours")]);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={theirs}")).arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env_remove("ONGGI_NETWORK").stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    for _ in 0..3 {
+        let mut child = command().spawn().expect("the command");
+        let begun = Instant::now();
+        let is_connected = || nothing_held(&onggi.runroot()).iter().any(|left| left.contains("/endpoints/"));
+        while !is_connected() && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        child.wait().expect("it ends");
+    }
+    fs::write(context.join("Dockerfile"), "FROM busybox\nRUN true\n").expect("a file");
+    let done = Done::of(&mut command());
+    let _ = host.kill();
+    let _ = host.wait();
+    done.ok();
+    assert_eq!(nothing_held(&onggi.runroot()), Vec::<String>::new());
 }
 
 /// Addresses, records, programs and marks that are left.
