@@ -296,3 +296,108 @@ fn wishes_that_cannot_be_are_refused_by_name() {
         .contains("10.88.0.1\tme\nnameserver 192.0.2.9\nsearch x.y")
     );
 }
+
+/// Answers for `example.test`: by UDP that `big` is too long, by TCP everything.
+const UPSTREAM: &str = r#"
+import socket, struct, threading
+def answer(query, whole):
+    name = query[12:query.index(0, 12)]
+    big = b"big" in name
+    if big and not whole:
+        return query[:2] + b"\x83\x80" + query[4:6] + b"\0\0\0\0\0\0" + query[12:]
+    count = 90 if big else 1
+    record = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x4d"
+    end = query.index(0, 12) + 5
+    return query[:2] + b"\x81\x80\0\x01" + struct.pack(">H", count) + b"\0\0\0\0" + query[12:end] + record * count
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("127.0.0.53", 53))
+tcp = socket.socket(); tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); tcp.bind(("127.0.0.53", 53)); tcp.listen()
+def by_tcp():
+    while True:
+        peer, _ = tcp.accept()
+        length = struct.unpack(">H", peer.recv(2))[0]
+        reply = answer(peer.recv(length), True)
+        peer.sendall(struct.pack(">H", len(reply)) + reply); peer.close()
+threading.Thread(target=by_tcp, daemon=True).start()
+print(flush=True)
+while True:
+    query, peer = udp.recvfrom(4096)
+    udp.sendto(answer(query, False), peer)
+"#;
+
+/// Asks the resolver for an address of NAME by TCP: code, flag of truncation, number of answers.
+const ASK: &str = r#"
+import socket, struct, sys
+name, how = sys.argv[1:3]
+query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0" + b"".join(bytes([len(p)]) + p.encode() for p in name.split(".")) + b"\0\0\x01\0\x01"
+if how == "tcp":
+    s = socket.create_connection(("127.0.0.11", 53), 10)
+    s.sendall(struct.pack(">H", len(query)) + query)
+    file = s.makefile("rb")
+    reply = file.read(struct.unpack(">H", file.read(2))[0])
+else:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)
+    s.sendto(query, ("127.0.0.11", 53)); reply = s.recv(4096)
+assert reply[:2] == query[:2]
+print(reply[3] & 15, reply[2] >> 1 & 1, struct.unpack(">H", reply[6:8])[0])
+"#;
+
+#[test]
+fn names_are_answered_by_tcp_and_asked_for_outside() {
+    let Some(host) = Host::new() else { return };
+    if needs::programs(&["python3"]).is_missing() {
+        return;
+    }
+    let mut upstream = Command::new("python3");
+    let mut upstream = host.inside(upstream.args(["-c", UPSTREAM]));
+    let mut upstream =
+        upstream.env("PATH", std::env::var_os("PATH").unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(upstream.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    host.ok("network create --ipv6 --subnet 10.78.0.0/24 --subnet fd00:78::/64 web");
+    let db =
+        host.serve("db", "--network web --dns 127.0.0.53 --dns-search example.test --dns-option ndots:1");
+    let ask = |name: &str, how: &str| {
+        let pid = host.ok("inspect --format {{.State.Pid}} db");
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &pid, "--net", "python3", "-c", ASK, name, how]);
+        Done::of(&mut command).ok()
+    };
+    assert_eq!((ask("db", "udp"), ask("db", "tcp")), ("0 0 1".into(), "0 0 1".into()));
+    assert_eq!(
+        (ask("a.example.test", "udp"), ask("a.example.test", "tcp")),
+        ("0 0 1".into(), "0 0 1".into())
+    );
+    // What is too long for UDP says so, and comes by TCP.
+    assert_eq!(
+        (ask("big.example.test", "udp"), ask("big.example.test", "tcp")),
+        ("0 1 0".into(), "0 0 90".into())
+    );
+    // By the search domain, from the C library.
+    let seen = host
+        .sh(&format!("{} exec db sh -c 'cat /etc/resolv.conf; ping -c1 -W1 outside 2>&1; true'", env(&host)));
+    assert!(seen.contains("search example.test") && seen.contains("outside (192.0.2.77)"), "{seen}");
+    // Both versions of IP, by name.
+    let seen = host.says("--network web", "nslookup db; ping -6 -c1 -W2 db");
+    assert!(
+        seen.contains("10.78.0.2") && seen.contains("fd00:78::2") && seen.contains(" 0% packet loss"),
+        "{seen}"
+    );
+    // Port 53 on all addresses is the container's own.
+    let pid = host.ok("inspect --format {{.State.Pid}} db");
+    let bind = "import socket; u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('', 53)); \
+        t = socket.socket(); t.bind(('', 53)); t.listen()";
+    Done::of(Command::new("nsenter").args(["-t", &pid, "--net", "python3", "-c", bind])).ok();
+    // A new name counts at once.
+    host.ok("rename db base");
+    assert_eq!(
+        host.says(
+            "--network web",
+            "nslookup db >/dev/null 2>&1 || echo gone; nslookup base | grep -c 10.78.0.2"
+        ),
+        "gone\n1"
+    );
+    host.ok("rename base db");
+    drop(db);
+    upstream.kill().unwrap();
+    upstream.wait().unwrap();
+    assert_nothing_left(&host);
+}

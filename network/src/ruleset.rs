@@ -20,7 +20,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Subnet;
 use crate::definition::{BRIDGE_PREFIX, Definition};
@@ -28,7 +28,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::netlink::Socket;
 use crate::netlink::nft::{Batch, Element, Hook, Set, Type, Verdict};
-use crate::port::Published;
+use crate::port::{Protocol, Published};
 
 /// The table.
 pub const TABLE: &str = "onggi";
@@ -173,6 +173,35 @@ pub(crate) fn add(elements: &[Owned]) -> Result<bool> {
 /// Whether the table is there.
 pub(crate) fn exists() -> Result<bool> {
     socket()?.has_table(TABLE).map_err(failed("read"))
+}
+
+/// In a container's namespace: what goes to these services arrives at other ports of the same address.
+///
+/// ```text
+///   chain output   nat -100   protocol . 127.0.0.11 . 53 ─► @names ─► 127.0.0.11 . the resolver's port
+/// ```
+pub(crate) fn redirect_names(service: SocketAddr, ports: &[(Protocol, u16)]) -> Result<()> {
+    const NAMES: Set<'_> = Set {
+        name: "names",
+        key: &[Type::Protocol, Type::Ipv4, Type::Port],
+        data: &[Type::Ipv4, Type::Port],
+        intervals: false,
+    };
+    let element = |(protocol, port): &(Protocol, u16)| {
+        let address = bytes(service.ip());
+        let key = [vec![protocol.number(), 0, 0, 0], address.clone(), padded_port(service.port())].concat();
+        Element { key, data: [address, padded_port(*port)].concat(), end: false, comment: String::new() }
+    };
+    let mut batch = Batch::new(TABLE);
+    batch.add_table();
+    batch.add_set(&NAMES);
+    batch.add_base_chain("output", "nat", Hook::Output, -100);
+    batch.add_rule("output", "the resolver", |rule| {
+        rule.version(true).service(true, true).look_up(NAMES.name).redirect(true);
+    });
+    let elements: Vec<Element> = ports.iter().map(element).collect();
+    batch.add_elements(NAMES.name, &elements);
+    commit(batch, "make")
 }
 
 /// Removes elements, as far as they are there.

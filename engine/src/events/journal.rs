@@ -76,7 +76,7 @@ fn write(dir: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// All events that are still there, the oldest first.
 pub(super) fn read(root: &Path) -> Result<Vec<Event>> {
-    Follower::open(root).and_then(|mut follower| follower.events())
+    Follower::open(root).events()
 }
 
 /// Reads the journal, and what comes to it.
@@ -92,14 +92,14 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    fn open(root: &Path) -> Result<Self> {
+    fn open(root: &Path) -> Self {
         let dir = root.join(DIRECTORY);
-        Ok(Self { dir, inotify: None, file: None, rest: Vec::new(), looked_back: false })
+        Self { dir, inotify: None, file: None, rest: Vec::new(), looked_back: false }
     }
 
     /// One that can wait.
     pub(super) fn new(root: &Path) -> Result<Self> {
-        let mut follower = Self::open(root)?;
+        let mut follower = Self::open(root);
         let failed = follower.failed();
         let watch = (|| -> io::Result<OwnedFd> {
             fs::create_dir_all(&follower.dir)?;

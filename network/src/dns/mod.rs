@@ -2,9 +2,10 @@
 //! network namespace, and reads who is there from the files of [`endpoint`](crate::endpoint).
 //!
 //! ```text
-//!   container ──UDP, TCP──► 127.0.0.11:53 ──► a name of its networks? ──► answer
-//!                     (sockets of the          │ no
-//!                      container's namespace)  └──► the host's servers, from the host's namespace
+//!   container ──UDP, TCP──► 127.0.0.11:53 ─rule─► a port of the resolver's ──► a name of its networks? ──► answer
+//!                                   (sockets of the container's namespace)      │ no
+//!                                                                               └──► the host's servers, from
+//!                                                                                    the host's namespace
 //! ```
 //!
 //! The process ends with the container's first one, whoever else is killed: it waits for a pidfd.
@@ -27,6 +28,8 @@ use rustix::process::{WaitOptions, waitpid};
 
 use crate::error::{Error, Result};
 use crate::namespace::NetworkNamespace;
+use crate::port::Protocol;
+use crate::ruleset;
 use answer::{Names, Reply};
 use forward::{Pending, Servers};
 
@@ -66,11 +69,7 @@ pub fn start(wish: ResolverWish, inside: &NetworkNamespace, first: BorrowedFd<'_
         // Without it the address can't be had; the container's first process does the same later.
         onggi_sys::link::loopback_up()
             .map_err(Error::system("bring up the container's loopback interface"))?;
-        let udp =
-            UdpSocket::bind(address).map_err(Error::system("listen on 127.0.0.11:53 in the container"))?;
-        let tcp =
-            TcpListener::bind(address).map_err(Error::system("listen on 127.0.0.11:53 in the container"))?;
-        Ok((udp, tcp))
+        listen(address).map_err(Error::system("listen on 127.0.0.11:53 in the container"))
     })?;
     let failed = Error::system::<std::io::Error>;
     let null = File::options().read(true).write(true).open("/dev/null").map_err(failed("open /dev/null"))?;
@@ -94,6 +93,18 @@ pub fn start(wish: ResolverWish, inside: &NetworkNamespace, first: BorrowedFd<'_
     match status.and_then(|(_, status)| status.exit_status()) {
         Some(0) => Ok(()),
         _ => Err(failed("start the container's resolver")(std::io::ErrorKind::Other.into())),
+    }
+}
+
+/// Where the container's questions arrive. The ports are any, so that a program of the container may have
+/// port 53 on all addresses; a rule leads there. Without such rules in this kernel it is port 53.
+fn listen(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
+    let any = SocketAddr::new(address.ip(), 0);
+    let (udp, tcp) = (UdpSocket::bind(any)?, TcpListener::bind(any)?);
+    let ports = [(Protocol::Udp, udp.local_addr()?.port()), (Protocol::Tcp, tcp.local_addr()?.port())];
+    match ruleset::redirect_names(address, &ports) {
+        Ok(()) => Ok((udp, tcp)),
+        Err(_) => Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?)),
     }
 }
 
