@@ -81,6 +81,32 @@ pub enum Error {
     #[error("a part of onggi ended unexpectedly, which is a bug of onggi")]
     Panicked,
 
+    /// A manifest list whose name is taken.
+    #[error("{name} exists already: add to it with --amend, or remove it with `onggi manifest rm`")]
+    ListExists {
+        /// The name.
+        name: String,
+    },
+    /// No manifest list has this name.
+    #[error("no such manifest list: {name}")]
+    NoSuchList {
+        /// The name.
+        name: String,
+    },
+    /// A name of an image that is no manifest list.
+    #[error("{name} is no manifest list but an image for one platform")]
+    NoList {
+        /// The name.
+        name: String,
+    },
+    /// Something that is not in a manifest list.
+    #[error("no such manifest: {list} has no image {member}")]
+    NotListed {
+        /// The list.
+        list: String,
+        /// What was looked for.
+        member: String,
+    },
     /// Something that is not what the lock file says.
     #[error(
         "{what} is not what onggi.lock says ({locked}): {problem}; if the change is right, renew the file with --lock=update"
@@ -608,7 +634,8 @@ impl Error {
             Self::BindSource { .. } | Self::PullForbidden { .. } | Self::IncompleteIndex { .. } => {
                 ErrorKind::NotFound
             }
-            Self::Locked { .. } => ErrorKind::Conflict,
+            Self::Locked { .. } | Self::ListExists { .. } | Self::NoList { .. } => ErrorKind::Conflict,
+            Self::NotListed { .. } | Self::NoSuchList { .. } => ErrorKind::NotFound,
             Self::LayerCount { .. } | Self::LayerType { .. } | Self::SharedCache { .. } => ErrorKind::Corrupt,
             Self::ImageFileKind { .. } | Self::ImageFileSize { .. } => ErrorKind::Corrupt,
             Self::NotAnImage { .. } | Self::ForeignPlatform { .. } | Self::IdsTooHigh { .. } => {

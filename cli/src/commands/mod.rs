@@ -27,6 +27,7 @@ mod login;
 mod logout;
 mod logs;
 mod man;
+mod manifest;
 mod network;
 mod pause;
 mod port;
@@ -145,6 +146,9 @@ pub enum Command {
     /// Manage networks
     #[command(subcommand)]
     Network(network::Command),
+    /// Manage manifest lists: one name for images of several platforms
+    #[command(subcommand)]
+    Manifest(manifest::Command),
     /// Manage images
     #[command(subcommand)]
     Image(image::Command),
@@ -214,6 +218,7 @@ impl Command {
             Self::Logout(options) => options.run(session),
             Self::Network(command) => command.run(session),
             Self::Image(command) => command.run(session),
+            Self::Manifest(command) => command.run(session),
             Self::Volume(command) => command.run(session),
             Self::System(command) => command.run(session),
             Self::Info(options) => options.run(session),

@@ -52,6 +52,10 @@ impl Store {
         if depth >= MAX_NESTING {
             return Err(Error::Limit { what: "the depth of indexes in indexes", limit: MAX_NESTING as u64 });
         }
+        if index.manifests.is_empty() {
+            // A list that somebody is about to fill.
+            return Ok(Vec::new());
+        }
         let mut best: Option<Vec<String>> = None;
         for entry in &index.manifests {
             if !self.has_blob(entry)? {
