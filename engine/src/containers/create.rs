@@ -52,7 +52,7 @@ impl Engine {
         self.enter_networks(&request.network)?;
         self.enter_beside(request)?;
         self.store()?;
-        self.sweep()?;
+        self.sweep_some()?;
         let image = self.image_to_run(request, progress)?;
         check_platform(request, &image)?;
         Ok(image)

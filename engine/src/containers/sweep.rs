@@ -18,17 +18,35 @@ use crate::error::{Error, Result};
 use crate::run::{MountPoint, groups};
 use crate::volumes;
 
+/// How many containers a start looks at. With more of them a dead one may wait for a later start, or for a
+/// command that looks at all.
+const MARKS_AT_A_START: usize = 16;
+
 impl Engine {
     /// Clears away what is left of containers whose caretaker and program are dead.
     pub(crate) fn sweep(&self) -> Result<()> {
-        let Some(marks) = mark::all(&self.settings().runroot)? else {
+        self.sweep_up_to(usize::MAX)
+    }
+
+    /// The same for those whose work must not grow with the number of containers: a few at a time, other
+    /// ones each time.
+    pub(crate) fn sweep_some(&self) -> Result<()> {
+        self.sweep_up_to(MARKS_AT_A_START)
+    }
+
+    fn sweep_up_to(&self, most: usize) -> Result<()> {
+        let Some(mut marks) = mark::all(&self.settings().runroot)? else {
             // The first look after a restart of the host.
             for id in self.container_ids()? {
                 self.sweep_one(&id)?;
             }
             return mark::make_directory(&self.settings().runroot);
         };
-        for id in marks {
+        if marks.len() > most {
+            let first = usize::try_from(std::process::id()).unwrap_or_default() % marks.len();
+            marks.rotate_left(first);
+        }
+        for id in marks.into_iter().take(most) {
             if !self.look(&id).is_alive() {
                 self.sweep_one(&id)?;
             }
