@@ -401,3 +401,60 @@ fn names_are_answered_by_tcp_and_asked_for_outside() {
     upstream.wait().unwrap();
     assert_nothing_left(&host);
 }
+
+/// Kills what has this in its command line: the programs, their supervisors and the commands.
+fn kill_all(host: &Host, marker: &str) {
+    let folder = host.onggi.folder().display().to_string();
+    let pattern = |text: &str| format!("[{}]{}", &text[..1], &text[1..]);
+    host.sh(&format!(
+        "for what in '{}' '{}'; do pgrep -f -- \"$what\"; done | xargs -r kill -9; true",
+        pattern(marker),
+        pattern(&folder)
+    ));
+}
+
+#[test]
+fn everything_killed_at_once_leaves_nothing_of_networks() {
+    let Some(host) = Host::new() else { return };
+    host.ok("network create web");
+    let marker = format!("{}.{}", 300_000, std::process::id());
+    let mut seed = 4_242_u64;
+    for round in 0..5 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let moment = Duration::from_millis(seed >> 33 & 127);
+        let commands: Vec<Child> = (0..3)
+            .map(|number| {
+                let rm = if number == 0 { "" } else { "--rm" };
+                let words = format!("run -d {rm} --network web -p 0:80 busybox:1 sleep {marker}");
+                host.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        std::thread::sleep(moment);
+        kill_all(&host, &marker);
+        for mut command in commands {
+            let _ = command.kill();
+            let _ = command.wait();
+        }
+        // What was being made at that moment goes with its parent, or is found by the second look.
+        kill_all(&host, &marker);
+        host.ok("ps -a");
+        until("no container is left", || {
+            kill_all(&host, &marker);
+            let all = host.ok("ps -aq").replace('\n', " ");
+            all.is_empty() || {
+                let _ = Done::of(&mut host.command(&format!("rm -f {all}")));
+                false
+            }
+        });
+        let networks = host.onggi.runroot().join("networks");
+        until(&format!("round {round}, after {moment:?}: files and interfaces are gone"), || {
+            host.ok("ps");
+            let files = host.sh(&format!("find {} -type f -not -name lock", networks.display()));
+            files.is_empty() && !host.sh("ip -br link").contains("\nov")
+        });
+        assert!(!host.sh("nft list ruleset").contains("tcp ."), "round {round}, after {moment:?}");
+        host.ok("system check");
+    }
+    host.ok("network rm web");
+    assert_nothing_left(&host);
+}

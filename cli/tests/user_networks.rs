@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use support::busybox_archive;
@@ -172,5 +173,64 @@ fn what_is_killed_is_told_and_made_anew() {
     host.ok("start db");
     until("the server runs again", || ask(|script| host.0.on_host(script), "127.0.0.1:8080") == "127.0.0.1");
     host.ok("rm -f db");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn everything_of_a_user_killed_at_once_leaves_nothing() {
+    let Some(host) = Host::new() else { return };
+    host.ok("network create web");
+    let marker = format!("{}.{}", 400_000, std::process::id());
+    let home = host.0.home().display().to_string();
+    let pattern = |text: &str| format!("[{}]{}", &text[..1], &text[1..]);
+    let kill_all = || {
+        if let Some(holder) = host.holder() {
+            host.0.on_host(&format!("kill -9 {holder}"));
+        }
+        let script = format!(
+            "for what in '{}' '{}'; do pgrep -f -- \"$what\"; done | xargs -r kill -9; true",
+            pattern(&marker),
+            pattern(&home)
+        );
+        host.0.on_host(&script).ok();
+    };
+    let mut seed = 99_u64;
+    for round in 0..3 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let moment = Duration::from_millis(seed >> 33 & 255);
+        let commands: Vec<_> = (0..3)
+            .map(|_| {
+                let words = format!("run -d --network web -p 0:80 busybox:1 sleep {marker}");
+                let mut command = host.0.command(words.split_whitespace());
+                command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        std::thread::sleep(moment);
+        kill_all();
+        for mut command in commands {
+            let _ = command.wait();
+        }
+        until("no container is left", || {
+            kill_all();
+            let all = host.ok("ps -aq").replace('\n', " ");
+            all.is_empty() || {
+                host.0.output(format!("rm -f {all}").split_whitespace());
+                false
+            }
+        });
+        let script = format!("find {} -type f -not -name '*lock'", host.networks().display());
+        let begin = Instant::now();
+        loop {
+            host.ok("ps");
+            let left = host.0.on_host(&script).ok();
+            if left.is_empty() {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "round {round}, after {moment:?}: {left}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        host.ok("system check");
+    }
+    host.ok("network rm web");
     host.assert_nothing_left();
 }

@@ -18,6 +18,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use onggi_sys::clone::{Namespaces, SingleThreaded, unshare};
 use rustix::fs::FlockOperation;
@@ -70,6 +71,12 @@ pub fn find(runroot: &Path) -> Option<Holder> {
     let bytes = fs::read(runroot.join("networks").join(RECORD)).ok()?;
     let holder: Holder = serde_json::from_slice(&bytes).ok()?;
     (start_time(holder.pid) == Some(holder.started)).then_some(holder)
+}
+
+/// How long ago the holder was made, whether it lives or not; `None` if there is none.
+pub fn age(runroot: &Path) -> Option<Duration> {
+    let made = fs::metadata(runroot.join("networks").join(RECORD)).and_then(|meta| meta.modified()).ok()?;
+    Some(made.elapsed().unwrap_or_default())
 }
 
 /// Whether there was a holder that nobody ended: it was killed.

@@ -51,14 +51,16 @@ impl Engine {
                 self.sweep_one(&id)?;
             }
         }
-        Ok(())
+        self.end_forgotten_holder()
     }
 
     /// Whether there is anything for [`sweep`](Self::sweep) to do.
     pub(crate) fn needs_sweep(&self) -> Result<bool> {
         match mark::all(&self.settings().runroot)? {
             None => Ok(!self.container_ids()?.is_empty()),
-            Some(marks) => Ok(marks.iter().any(|id| !self.look(id).is_alive())),
+            Some(marks) => {
+                Ok(marks.iter().any(|id| !self.look(id).is_alive()) || self.has_forgotten_holder())
+            }
         }
     }
 

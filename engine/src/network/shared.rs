@@ -11,6 +11,7 @@
 //! that live on, and these are plugged in again.
 
 use std::path::Path;
+use std::time::Duration;
 
 use onggi_network::holder::{self, Holder, Lock, UPLINK};
 use onggi_network::usermode::{self, Part};
@@ -23,6 +24,9 @@ use crate::Engine;
 use crate::error::{Error, Result};
 use crate::run::Network;
 
+/// From the moment when a holder is made to that when a container has its address it takes some
+/// milliseconds, unless an image is fetched: then it is made anew.
+const GRACE: Duration = Duration::from_secs(5);
 /// Names of what an ordinary user has without bridges.
 const USER_MODES: [&str; 4] = ["bridge", "default", "pasta", "slirp4netns"];
 
@@ -143,6 +147,19 @@ impl Engine {
             Err(_) if !usermode::host_has_default_route() => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    /// Whether a process that made the holder, or used it last, was killed before it could say so: nobody
+    /// has a place in the networks. One that was just made is left alone: its maker is on the way.
+    pub(crate) fn has_forgotten_holder(&self) -> bool {
+        self.is_rootless()
+            && holder::age(&self.settings().runroot).is_some_and(|age| age > GRACE)
+            && self.networks_in(Bridges::Nowhere).is_used().is_ok_and(|used| !used)
+    }
+
+    /// Ends a holder that was forgotten so.
+    pub(crate) fn end_forgotten_holder(&self) -> Result<()> {
+        if self.has_forgotten_holder() { self.end_unused_holder() } else { Ok(()) }
     }
 
     /// Ends the holder if nobody needs it any more.
