@@ -66,3 +66,30 @@ bench_start() {
     burst 50 50 'onggi run' "$onggi run --rm --network none localhost/busybox true"
     runs=3 table '50 containers at once'
 }
+
+# The same of an ordinary user, nobody, with subordinate IDs of his own.
+start_of_a_user() {
+    has setpriv || return 0
+    local home=$work/disk/user user tool
+    mkdir -p "$home/run"
+    cp "$onggi" "$home/onggi"
+    echo 'nobody:200000:65536' >"$home/ids"
+    chmod 755 "$work" "$base"
+    chown -R nobody "$home"
+    # This mount namespace is the benchmark's own.
+    mount --bind "$home/ids" /etc/subuid
+    mount --bind "$home/ids" /etc/subgid
+    chmod 644 "$work/busybox.tar"
+    user="setpriv --reuid nobody --regid nogroup --clear-groups env -u ONGGI_ROOT -u ONGGI_RUNROOT HOME=$home XDG_RUNTIME_DIR=$home/run"
+    local -A command=([onggi]="$user $home/onggi" [podman]="$user podman --storage-driver overlay --cgroup-manager cgroupfs")
+    row 'floor: setpriv, env, unshare of six namespaces' "$user unshare -Umpinu --map-root-user --fork --mount-proc true"
+    for tool in onggi podman; do
+        [ $tool = onggi ] || has $tool || continue
+        # shellcheck disable=SC2086
+        tries "$tool without root" ${command[$tool]} load -q -i "$work/busybox.tar" &&
+            tries "$tool without root" ${command[$tool]} run --rm --network none localhost/busybox true &&
+            row "$tool run" "${command[$tool]} run --rm --network none localhost/busybox true"
+    done
+    table 'start of a container by an ordinary user (through setpriv and env)'
+    umount /etc/subuid /etc/subgid
+}
