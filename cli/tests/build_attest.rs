@@ -176,6 +176,11 @@ fn one_index_for_several_platforms_goes_to_a_registry() {
             );
         }
     }
+    // What is told of a push is what the registry has, also where layers were compressed on the way.
+    let metadata = shop.metadata(&["-t", &one, "--push"]);
+    let name = format!("docker://{one}");
+    let found = tool("skopeo", ["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &name]);
+    assert_eq!(metadata["containerimage.digest"], found.as_str());
     // As files, each platform has a directory.
     let out = shop.onggi.folder().join("out");
     let path = out.to_str().expect("a path of ours");

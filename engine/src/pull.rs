@@ -162,24 +162,28 @@ async fn plan(client: &Client, lease: &Lease, reference: &Reference, platform: &
         }
         _ => parse(&lease.store().read_blob(&manifest.config.digest)?)?,
     };
-    let layers = layers(&manifest, &config, reference)?;
+    let layers = layers(&manifest, &config, &reference.familiar())?;
     documents.reverse();
     Ok(Plan { documents, target, layers })
 }
 
 /// Pairs the blobs of the manifest with the diff IDs of the config; each pair once.
-fn layers(manifest: &ImageManifest, config: &ImageConfig, reference: &Reference) -> Result<Vec<LayerSource>> {
+pub(crate) fn layers(
+    manifest: &ImageManifest,
+    config: &ImageConfig,
+    reference: &str,
+) -> Result<Vec<LayerSource>> {
     let (blobs, diff_ids) = (&manifest.layers, &config.rootfs.diff_ids);
     if blobs.len() != diff_ids.len() {
         return Err(Error::LayerCount {
-            reference: reference.familiar(),
+            reference: reference.into(),
             blobs: blobs.len(),
             diff_ids: diff_ids.len(),
         });
     }
     if let Some(blob) = blobs.iter().find(|blob| !blob.media_type.is_layer()) {
         return Err(Error::LayerType {
-            reference: reference.familiar(),
+            reference: reference.into(),
             media_type: blob.media_type.to_string(),
         });
     }
@@ -313,15 +317,15 @@ mod tests {
     fn blobs_and_diff_ids_must_pair() {
         let blob = |n: u8| Descriptor::of(MediaType::OciLayerGzip, &[n]);
         let diff = |n: u8| DiffId(Digest::sha256(&[n]));
-        let reference: Reference = "app".parse().unwrap();
+        let reference = "app";
         let config_blob = Descriptor::of(MediaType::OciConfig, b"{}");
         let manifest = |blobs| ImageManifest::new(MediaType::OciManifest, config_blob.clone(), blobs);
         let mut config = ImageConfig::default();
         config.rootfs.diff_ids = vec![diff(1), diff(2), diff(1)];
-        let paired = layers(&manifest(vec![blob(1), blob(2), blob(1)]), &config, &reference).unwrap();
+        let paired = layers(&manifest(vec![blob(1), blob(2), blob(1)]), &config, reference).unwrap();
         assert_eq!(paired.len(), 2);
-        assert!(layers(&manifest(vec![blob(1)]), &config, &reference).is_err());
+        assert!(layers(&manifest(vec![blob(1)]), &config, reference).is_err());
         let odd = Descriptor::of(MediaType::OciConfig, b"x");
-        assert!(layers(&manifest(vec![blob(1), blob(2), odd]), &config, &reference).is_err());
+        assert!(layers(&manifest(vec![blob(1), blob(2), odd]), &config, reference).is_err());
     }
 }

@@ -91,7 +91,8 @@ impl Engine {
         if !pending.is_empty() {
             store.publish(pending)?;
         }
-        let built = Built { target: target.clone(), id, images, epoch, names: names.to_vec(), provenance };
+        let mut built =
+            Built { target: target.clone(), id, images, epoch, names: names.to_vec(), provenance };
         let mut refs: Vec<Ref> = Vec::new();
         for output in &request.outputs {
             let (Output::Image(own) | Output::Registry(own)) = output else { continue };
@@ -110,13 +111,16 @@ impl Engine {
                 }
             }
         }
+        let mut sent = None;
         let mut finished = Vec::new();
         for ((_, stack), predicates) in results.iter().zip(&said) {
             finished.push(Finished { stack, predicates });
         }
         for output in &request.outputs {
-            self.write_output(output, lease, &built, &finished)?;
+            sent = self.write_output(output, lease, &built, &finished)?.or(sent);
         }
+        // What others will ask the registry for.
+        built.target = sent.unwrap_or(built.target);
         Ok(built)
     }
 

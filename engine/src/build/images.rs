@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use onggi_build::graph::{ImagePlace, ImageSource};
 use onggi_build::{Images, ResolvedImage, StackLayer};
-use onggi_image::store::Image;
+use onggi_image::store::{Image, Lease};
 use onggi_oci::{Digest, ErrorKind, Platform, Reference};
 
+use super::layout::Layout;
 use super::lock::Lock;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -21,6 +22,8 @@ pub(super) struct Bases<'a> {
     pub(super) pull: bool,
     /// OCI layouts by the name of their context.
     pub(super) layouts: HashMap<String, PathBuf>,
+    /// Keeps what came from layouts and so has no name.
+    pub(super) lease: Lease,
     pub(super) progress: &'a (dyn Progress + Sync),
     /// Whether no registry is asked: for questions about the build file, which nobody wants to wait for.
     pub(super) local_only: bool,
@@ -34,7 +37,7 @@ impl Bases<'_> {
         let engine = Engine::new(self.settings.clone());
         let store = engine.store()?;
         if let ImagePlace::Layout(name) = &source.place {
-            return self.find_in_layout(&engine, name, source, platform);
+            return self.find_in_layout(name, source, platform);
         }
         let reference: Reference = source.reference.parse()?;
         let reference = reference.with_default_tag();
@@ -87,39 +90,17 @@ impl Bases<'_> {
         found.get(source.manifest.as_ref()?).map(|image| image.target.digest.clone())
     }
 
-    fn find_in_layout(
-        &self,
-        engine: &Engine,
-        name: &str,
-        source: &ImageSource,
-        platform: &Platform,
-    ) -> Result<Image> {
+    fn find_in_layout(&self, name: &str, source: &ImageSource, platform: &Platform) -> Result<Image> {
         let Some(dir) = self.layouts.get(name) else {
             return Err(Error::flag("--build-context", format!("there is no OCI layout named {name:?}")));
         };
-        let loaded = engine.load_layout(dir)?;
-        let wanted = source.reference.rsplit_once('@').map(|(_, digest)| digest);
-        let store = engine.store()?;
-        let mut last = None;
-        for one in loaded {
-            let image = store.resolve(&one.id.to_string(), Some(platform));
-            match image {
-                Ok(image)
-                    if wanted.is_none_or(|wanted| {
-                        image.target.digest.to_string() == wanted
-                            || image.manifest_digest.to_string() == wanted
-                    }) =>
-                {
-                    return Ok(image);
-                }
-                Ok(_) => {}
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.map_or_else(
-            || Error::flag("--build-context", format!("the layout {} has no such image", dir.display())),
-            Error::from,
-        ))
+        let rest = source.reference.strip_prefix(name).unwrap_or_default();
+        let (rest, digest) = match rest.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse::<Digest>()?)),
+            None => (rest, None),
+        };
+        let tag = rest.strip_prefix(':');
+        Layout::open(dir)?.image(&self.lease, tag, digest.as_ref(), platform)
     }
 
     /// The layers of an image that was found before.

@@ -15,6 +15,7 @@ mod fetch;
 mod finish;
 mod images;
 mod lanes;
+mod layout;
 mod lock;
 mod logs;
 mod mounts;
@@ -430,6 +431,7 @@ impl Engine {
             settings: self.settings().clone(),
             pull: request.pull,
             layouts,
+            lease: lease.clone(),
             progress,
             local_only: false,
             lock: request.lock.map(|mode| Lock::open(&opened, &request.context, mode)).transpose()?,

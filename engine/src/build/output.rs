@@ -11,6 +11,7 @@ use onggi_image::archive::{Format, SaveItem};
 use onggi_image::layer::{PackOptions, Source, pack};
 use onggi_image::snapshot::Snapshot;
 use onggi_image::store::Lease;
+use onggi_oci::Descriptor;
 
 use super::attest::Predicate;
 use super::{Built, Output};
@@ -25,13 +26,14 @@ pub(super) struct Result<'a> {
 }
 
 impl Engine {
+    /// Writes one output; gives what a registry has now, if it was sent there: compressed layers change the manifest.
     pub(super) fn write_output(
         &self,
         output: &Output,
         lease: &Lease,
         built: &Built,
         results: &[Result<'_>],
-    ) -> error::Result<()> {
+    ) -> error::Result<Option<Descriptor>> {
         match output {
             Output::Image(_) => Ok(()),
             Output::Registry(own) => {
@@ -39,11 +41,14 @@ impl Engine {
                 if names.is_empty() {
                     return Err(Error::flag("--push", "tag is needed when pushing to registry"));
                 }
+                let mut sent = None;
                 for tag in names {
                     let silent: Arc<dyn Progress> = Arc::new(Silent);
-                    self.push(&tag.clone().with_default_tag(), &PushRequest::default(), &silent)?;
+                    let pushed =
+                        self.push(&tag.clone().with_default_tag(), &PushRequest::default(), &silent)?;
+                    sent = Some(Descriptor::new(built.target.media_type.clone(), pushed.digest, pushed.size));
                 }
-                Ok(())
+                return Ok(sent);
             }
             Output::Docker(path) => self.write_archive(Format::Docker, path.as_deref(), built),
             Output::Oci { path, tar: true } => self.write_archive(Format::Oci, path.as_deref(), built),
@@ -51,7 +56,7 @@ impl Engine {
                 let Some(dir) = path else {
                     return Err(Error::flag("--output", "type=oci,tar=false needs dest"));
                 };
-                Ok(self.store()?.save_layout(&[self.item(built)?], dir)?)
+                self.store()?.save_layout(&[self.item(built)?], dir).map_err(Error::from)
             }
             Output::Local(dir) => self.write_tree(dir, lease, built, results),
             Output::Tar(path) => {
@@ -65,7 +70,8 @@ impl Engine {
                 pack(tree.as_fd(), &mut out, &options)?;
                 out.flush().map_err(|source| Error::Process { op: "write the archive", source })
             }
-        }
+        }?;
+        Ok(None)
     }
 
     fn item(&self, built: &Built) -> error::Result<SaveItem> {

@@ -112,10 +112,12 @@ impl Store {
             target.size = self
                 .blob_size(&target.digest)?
                 .ok_or_else(|| Error::NoSuchBlob { digest: target.digest.clone() })?;
+            for image in self.images_of(&target)? {
+                self.restore_blobs(&image)?;
+            }
             self.reach(&target, 0, &mut plan.blobs)?;
             // The chosen image at least must be whole.
             let image = &item.image;
-            self.restore_blobs(image)?;
             plan.blobs.insert(image.manifest_digest.clone());
             plan.blobs.insert(image.id.clone());
             plan.blobs.extend(image.layers().map(|l| l.blob.digest.clone()));

@@ -14,9 +14,9 @@ use onggi_oci::{
 };
 
 use super::import::Shared;
-use super::layout::Layout;
 use super::{ARTIFACT, CONFIG, CacheFrom, CacheMode, CachePlace, CacheTo};
 use crate::Engine;
+use crate::build::layout::Layout;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Silent};
 

@@ -1,23 +1,20 @@
 //! `--cache-from`: what other machines made, looked up by key and fetched when it is needed.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::io::Read;
 
 use onggi_build::cache::shared::{Known, SharedStep, parse};
-use onggi_image::store::{Claim, LayerSource, Lease};
+use onggi_image::store::{LayerSource, Lease};
 use onggi_oci::{Descriptor, Digest, MAX_MANIFEST, Manifest, MediaType, Reference};
 use onggi_registry_client::Client;
 
-use super::layout::Layout;
 use super::{ARTIFACT, CONFIG, CacheFrom, INLINE, MAX_CONFIG};
 use crate::Engine;
+use crate::build::layout::Layout;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// How many images of an index are looked at for their steps: one for each platform.
 const MAX_IMAGES: usize = 16;
-/// How much is copied at a time.
-const PIECE: usize = 256 << 10;
 
 /// The results of other machines. They are asked for when the first step is not known here: a build that is
 /// wholly known opens no connection.
@@ -159,34 +156,11 @@ impl<'a> Shared<'a> {
                 }
                 CacheFrom::Local { dir, .. } => {
                     let layout = Layout::open(dir)?;
-                    wanted.into_iter().try_for_each(|one| self.take(&layout, one))?;
+                    wanted.into_iter().try_for_each(|one| layout.ingest(&self.lease, one))?;
                 }
             }
         }
         Ok(())
-    }
-
-    fn take(&self, layout: &Layout, layer: LayerSource) -> Result<()> {
-        let pending = match self.lease.claim_layer(&layer.blob, &layer.diff_id)? {
-            Claim::Present => return Ok(()),
-            Claim::Unpack(permit) => self.lease.unpack(layer, permit)?,
-            Claim::Fetch(permit) => {
-                let mut file = layout.blob(&layer.blob.digest)?;
-                let mut ingest = self.lease.ingest(layer, permit)?;
-                let mut buffer = vec![0; PIECE];
-                loop {
-                    let count = file
-                        .read(&mut buffer)
-                        .map_err(|source| Error::Process { op: "read the build cache", source })?;
-                    if count == 0 {
-                        break;
-                    }
-                    ingest.put(&buffer[..count])?;
-                }
-                ingest.finish()?
-            }
-        };
-        Ok(self.lease.store().publish(vec![pending])?)
     }
 }
 

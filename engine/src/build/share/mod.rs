@@ -12,7 +12,6 @@
 
 mod export;
 mod import;
-mod layout;
 
 use std::path::PathBuf;
 

@@ -1,14 +1,23 @@
-//! A build cache in a directory: an OCI layout with an entry for each tag.
+//! An OCI layout in a directory: a build cache, or images as a context (`oci-layout://`).
 //!
-//! Files are found below a held directory, without following links: a cache that was carried here by others must not lead
-//! anywhere else.
+//! ```text
+//!   index.json    an entry for each tag (org.opencontainers.image.ref.name)
+//!   blobs/sha256/<hex>
+//! ```
+//!
+//! Files are found below a held directory, without following links: what was carried here by others must not lead
+//! anywhere else. Everything is verified by its digest. Names in it change none of the store.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use onggi_oci::{Algorithm, Descriptor, Digest, Hasher, ImageIndex, MAX_MANIFEST, Manifest, MediaType};
+use onggi_image::store::{Claim, Image, LayerSource, Lease};
+use onggi_oci::{
+    Algorithm, DEFAULT_TAG, Descriptor, Digest, Hasher, ImageConfig, ImageIndex, MAX_CONFIG, MAX_MANIFEST,
+    Manifest, MediaType, Platform,
+};
 use onggi_sys::path::Root;
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -17,6 +26,8 @@ use crate::error::{Error, Result};
 /// The annotation that names an entry (image-spec "Pre-Defined Annotation Keys").
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
+/// How deep indexes may nest; in use is 1.
+const MAX_NESTING: usize = 4;
 /// How much is copied at a time.
 const PIECE: usize = 256 << 10;
 
@@ -118,6 +129,122 @@ impl Layout {
         });
         let name = digest.map_or_else(|| format!("tag {tag}"), ToString::to_string);
         found.ok_or_else(|| self.problem(format!("there is no entry with the {name} in it")))
+    }
+
+    /// Brings the image with this tag or digest, for a platform, into the store. The lease keeps it.
+    pub(super) fn image(
+        &self,
+        lease: &Lease,
+        tag: Option<&str>,
+        digest: Option<&Digest>,
+        platform: &Platform,
+    ) -> Result<Image> {
+        let mut entries = self.index()?.manifests;
+        let named = |entry: &Descriptor, tag: &str| {
+            let name = entry.annotations.get(REF_NAME).map(String::as_str).unwrap_or_default();
+            // Some tools write the whole name.
+            name == tag || name.rsplit_once(':').is_some_and(|(_, own)| own == tag && !own.contains('/'))
+        };
+        if let Some(digest) = digest {
+            if !entries.iter().any(|entry| entry.digest == *digest) {
+                // A manifest of one of its indexes.
+                let inner = entries.iter().filter_map(|entry| self.index_at(entry).ok().flatten());
+                entries = inner.flat_map(|index| index.manifests).collect();
+            }
+            entries.retain(|entry| entry.digest == *digest);
+        } else if let Some(tag) = tag {
+            entries.retain(|entry| named(entry, tag));
+        } else if entries.iter().any(|entry| named(entry, DEFAULT_TAG)) {
+            entries.retain(|entry| named(entry, DEFAULT_TAG));
+        }
+        let wanted = || match (digest, tag) {
+            (Some(digest), _) => format!("with the digest {digest}"),
+            (None, Some(tag)) => format!("with the tag {tag}"),
+            (None, None) => "in it".to_owned(),
+        };
+        // An entry may say no platform: then its image does.
+        let mut current = match &entries[..] {
+            [] => return Err(self.problem(format!("there is no image {}", wanted()))),
+            [only] => only.clone(),
+            several => self.select(several, platform, &wanted())?,
+        };
+        for _ in 0..MAX_NESTING {
+            let Some(index) = self.index_at(&current)? else { break };
+            current = self.select(&index.manifests, platform, &wanted())?;
+        }
+        self.take(lease, &current, platform)
+    }
+
+    fn select(&self, entries: &[Descriptor], platform: &Platform, wanted: &str) -> Result<Descriptor> {
+        let index = ImageIndex::new(MediaType::OciIndex, entries.to_vec());
+        let chosen = index.select(platform).cloned();
+        chosen.ok_or_else(|| self.problem(format!("there is no image {wanted} for {platform}")))
+    }
+
+    fn index_at(&self, entry: &Descriptor) -> Result<Option<ImageIndex>> {
+        if !entry.media_type.is_index() {
+            return Ok(None);
+        }
+        match Manifest::parse(&self.document(entry, MAX_MANIFEST)?, Some(&entry.media_type))? {
+            Manifest::Index(index) => Ok(Some(index)),
+            Manifest::Image(_) => Ok(None),
+        }
+    }
+
+    fn take(&self, lease: &Lease, entry: &Descriptor, platform: &Platform) -> Result<Image> {
+        let shown = self.path.display().to_string();
+        let bytes = self.document(entry, MAX_MANIFEST)?;
+        let Manifest::Image(manifest) = Manifest::parse(&bytes, Some(&entry.media_type))? else {
+            return Err(self.problem("its indexes are nested too deep".into()));
+        };
+        if !manifest.is_runnable() {
+            let kind = manifest.artifact_type.unwrap_or_else(|| manifest.config.media_type.to_string());
+            return Err(Error::NotAnImage { reference: shown, kind });
+        }
+        let config_bytes = self.document(&manifest.config, MAX_CONFIG)?;
+        let config = ImageConfig::parse(&config_bytes).map_err(|source| {
+            let digest = manifest.config.digest.clone();
+            Error::ImageConfig { reference: shown.clone(), digest, source }
+        })?;
+        let pairs = crate::pull::layers(&manifest, &config, &shown)?;
+        lease.protect([&entry.digest, &manifest.config.digest])?;
+        pairs.into_iter().try_for_each(|layer| self.ingest(lease, layer))?;
+        let store = lease.store();
+        let target = Descriptor::new(entry.media_type.clone(), entry.digest.clone(), entry.size);
+        let mut pending = Vec::new();
+        for (descriptor, bytes) in [(&manifest.config, &config_bytes), (&target, &bytes)] {
+            if !store.has_blob(descriptor)? {
+                pending.push(lease.stage(descriptor, bytes)?);
+            }
+        }
+        store.publish(pending)?;
+        // What names no platform serves all.
+        let asked = if config.architecture.is_empty() { None } else { Some(platform) };
+        Ok(store.image(&target, asked)?)
+    }
+
+    /// Brings a layer into the store, verified by digest and diff ID.
+    pub(super) fn ingest(&self, lease: &Lease, layer: LayerSource) -> Result<()> {
+        let pending = match lease.claim_layer(&layer.blob, &layer.diff_id)? {
+            Claim::Present => return Ok(()),
+            Claim::Unpack(permit) => lease.unpack(layer, permit)?,
+            Claim::Fetch(permit) => {
+                let mut file = self.blob(&layer.blob.digest)?;
+                let path = self.path.join(name_of(&layer.blob.digest));
+                let mut ingest = lease.ingest(layer, permit)?;
+                let mut buffer = vec![0; PIECE];
+                loop {
+                    let read = file.read(&mut buffer);
+                    let count = read.map_err(|source| Error::Read { path: path.clone(), source })?;
+                    if count == 0 {
+                        break;
+                    }
+                    ingest.put(&buffer[..count])?;
+                }
+                ingest.finish()?
+            }
+        };
+        Ok(lease.store().publish(vec![pending])?)
     }
 
     /// A small blob, verified.
