@@ -183,3 +183,69 @@ fn grep(dir: &Path, wanted: &[u8], seen: &mut Vec<PathBuf>) {
         }
     }
 }
+
+#[test]
+fn an_ssh_agent_answers_in_a_step_that_asks_for_it_and_nowhere_else() {
+    /// Asks the agent for its keys, and prints the comment of each.
+    const ASK: &str = "import os, socket, struct\n\
+        s = socket.socket(socket.AF_UNIX); s.connect(os.environ['SSH_AUTH_SOCK'])\n\
+        s.sendall(struct.pack('>IB', 1, 11)); size, = struct.unpack('>I', s.recv(4, socket.MSG_WAITALL))\n\
+        answer = s.recv(size, socket.MSG_WAITALL); assert answer[0] == 12; count, = struct.unpack('>I', answer[1:5]); at = 5\n\
+        for _ in range(2 * count):\n    n, = struct.unpack('>I', answer[at:at+4]); text = answer[at+4:at+4+n]; at += 4 + n\n\
+        print('keys:', count, 'last:', text.decode())\n";
+    let programs = onggi_testkit::needs::programs(&["ssh-agent", "ssh-add", "ssh-keygen"]);
+    if programs.is_missing() {
+        return;
+    }
+    let Some(image) = support::fixture("debian-small") else { return };
+    let onggi = Onggi::new();
+    let archive = onggi.folder().join("debian.tar");
+    support::tool(
+        "tar",
+        ["-C", image.to_str().expect("a path"), "-cf", archive.to_str().expect("a path"), "."],
+    );
+    let loaded = onggi.ok(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]);
+    onggi.ok(["tag", loaded.rsplit(' ').next().expect("an ID"), "debian-small"]);
+    let context = onggi.folder().join("context");
+    fs::create_dir(&context).expect("a folder");
+    fs::write(context.join("ask.py"), ASK).expect("a file");
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM debian-small\nRUN echo before: ${SSH_AUTH_SOCK:-none}\n\
+         RUN --mount=type=ssh,required --mount=type=bind,target=/c python3 /c/ask.py\n\
+         RUN --mount=type=ssh,uid=65534,mode=0600 --mount=type=bind,target=/c setpriv --reuid 65534 python3 /c/ask.py\n\
+         RUN ls -d /run/buildkit 2>/dev/null || echo nothing left\n",
+    )
+    .expect("a file");
+    let key = onggi.folder().join("key");
+    let key = key.to_str().expect("a path");
+    support::tool("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "key-of-the-test", "-f", key]);
+    let socket = onggi.folder().join("agent");
+    let socket = socket.to_str().expect("a path");
+    let mut agent = std::process::Command::new("ssh-agent")
+        .args(["-D", "-a", socket])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("an agent");
+    while !Path::new(socket).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let added = std::process::Command::new("ssh-add")
+        .arg(key)
+        .env("SSH_AUTH_SOCK", socket)
+        .output()
+        .expect("ssh-add");
+    let context = context.to_str().expect("a path");
+    let ssh = format!("default={socket}");
+    let built = onggi.output(["build", "--progress=plain", "--ssh", &ssh, context]);
+    let without = onggi.output(["build", "--no-cache", context]);
+    let _ = agent.kill();
+    let _ = agent.wait();
+    assert!(added.status.success(), "{added:?}");
+    let said = built.stderr.clone();
+    built.ok();
+    assert_eq!(said.matches("keys: 1 last: key-of-the-test").count(), 2, "{said}");
+    assert!(said.contains("before: none") && said.contains("nothing left"), "{said}");
+    without.assert_failed_in_words();
+    assert!(without.stderr.contains("--ssh default"), "{}", without.stderr);
+}
