@@ -53,6 +53,14 @@ impl Session {
         text("ONGGI_NETWORK")
     }
 
+    /// Where devices are described (Container Device Interface).
+    pub fn cdi_dirs(&self) -> Vec<PathBuf> {
+        match text("ONGGI_CDI_DIRS") {
+            Some(list) => std::env::split_paths(&list).collect(),
+            None => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(),
+        }
+    }
+
     /// Everything that the environment says about where things are.
     fn settings(&self) -> Result<Settings, Failure> {
         let home = path("HOME");

@@ -296,7 +296,7 @@ fn unknown_wishes_are_refused_by_name() {
         &["--sbom=generator=x"],
         &["--provenance=mode=most"],
         &["--builder", "other"],
-        &["--allow", "device"],
+        &["--allow", "ssh"],
         &["--output", "type=zip,dest=x"],
     ] {
         let done = onggi.fails(["build"].iter().chain(words).chain(&["."]));

@@ -249,3 +249,42 @@ fn an_ssh_agent_answers_in_a_step_that_asks_for_it_and_nowhere_else() {
     without.assert_failed_in_words();
     assert!(without.stderr.contains("--ssh default"), "{}", without.stderr);
 }
+
+#[test]
+fn a_described_device_needs_a_word_and_reaches_its_step_alone() {
+    let Some(onggi) = Onggi::with_busybox("busybox:latest") else { return };
+    let (context, cdi) = (onggi.folder().join("context"), onggi.folder().join("cdi"));
+    fs::create_dir(&context).expect("a folder");
+    fs::create_dir(&cdi).expect("a folder");
+    fs::write(
+        cdi.join("vendor.yaml"),
+        "cdiVersion: 0.6.0\nkind: vendor.com/zero\ndevices:\n- name: one\n  containerEdits:\n    env: [ONE=1]\n\
+         \x20   deviceNodes:\n    - {path: /dev/one, hostPath: /dev/zero}\n",
+    )
+    .expect("a file");
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM busybox\nRUN --device=vendor.com/zero=one,required head -c 4 /dev/one | od -An -tx1; echo env $ONE\n\
+         RUN --device=vendor.com/none ls /dev/one || echo gone ${ONE:-unset}\n",
+    )
+    .expect("a file");
+    let build = |flags: &[&str]| {
+        let words = ["build", "--no-cache", "--progress=plain"].iter().chain(flags).copied();
+        let mut command = onggi.command(words.chain([context.to_str().expect("a path")]));
+        Done::of(command.env("ONGGI_CDI_DIRS", &cdi))
+    };
+    for flags in [&[][..], &["--allow", "device=vendor.com/other"]] {
+        let refused = build(flags);
+        refused.assert_failed_in_words();
+        assert!(refused.stderr.contains("--allow device"), "{}", refused.stderr);
+    }
+    let done = build(&["--allow", "device"]);
+    let said = done.stderr.clone();
+    done.ok();
+    assert!(said.contains(" 00 00 00 00") && said.contains("env 1") && said.contains("gone unset"), "{said}");
+    let file = context.join("Dockerfile");
+    fs::write(&file, "FROM busybox\nRUN --device=vendor.com/zero=two,required true\n").expect("a file");
+    let missing = build(&["--allow", "device"]);
+    missing.assert_failed_in_words();
+    assert!(missing.stderr.contains("vendor.com/zero=two"), "{}", missing.stderr);
+}

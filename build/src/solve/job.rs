@@ -56,6 +56,7 @@ pub(super) struct Job<'a> {
     cache_mounts: PathBuf,
     allow_host_network: bool,
     allow_insecure: bool,
+    allow_devices: &'a [String],
 }
 
 impl<'a> Solver<'a> {
@@ -93,6 +94,7 @@ impl<'a> Solver<'a> {
             cache_mounts: self.cache.dir().join("mounts"),
             allow_host_network: self.options.allow_host_network,
             allow_insecure: self.options.allow_insecure,
+            allow_devices: &self.options.allow_devices,
         })
     }
 }
@@ -177,6 +179,13 @@ impl Job<'_> {
                 what: "RUN --security=insecure",
                 entitlement: "security.insecure",
             });
+        }
+        let allowed = |name: &str| {
+            let class = name.split('=').next().unwrap_or(name);
+            self.allow_devices.iter().any(|one| one.is_empty() || one == name || one == class)
+        };
+        if exec.devices.iter().any(|device| !allowed(&device.name)) {
+            return Err(Error::Entitlement { what: "RUN --device", entitlement: "device" });
         }
         let prepared = mounts::prepare(exec, &self.sources, &self.dir, &self.cache_mounts, self.xattr, host)?;
         let mut layers = vec![self.stubs(&prepared.ready)?];

@@ -66,6 +66,8 @@ pub struct Options {
     pub allow_host_network: bool,
     /// Whether programs may be privileged (`security.insecure`).
     pub allow_insecure: bool,
+    /// Devices, or classes of them, that programs may have (`device`); an empty name stands for all.
+    pub allow_devices: Vec<String>,
     /// Whether a program that fails is followed by a shell in its place.
     pub shell: Option<ShellState>,
 }

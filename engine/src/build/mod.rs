@@ -11,6 +11,7 @@
 pub mod attest;
 mod cache;
 mod context;
+mod devices;
 mod fetch;
 mod finish;
 mod images;
@@ -143,7 +144,7 @@ impl Host for Asked<'_> {
         let connected = self.lanes.enter(step.vertex);
         let done = connected.and_then(|names| {
             let terminal = self.request.shell.and_then(|shell| shell.terminal);
-            self.engine.run_step(&step, names.as_ref(), terminal)
+            self.engine.run_step(&step, names.as_ref(), terminal, &self.request.cdi_dirs)
         });
         done.map_err(|error| caller("run", "the step's program", error))
     }
@@ -293,6 +294,7 @@ impl Engine {
             allow_host_network: request.allow_host_network,
             allow_insecure: request.allow_insecure,
             shell: request.shell.map(|shell| shell.state),
+            allow_devices: request.allow_devices.clone(),
         };
         let lanes = Lanes::new(self, request.network_name.as_deref());
         let shared = Shared::new(self, &request.cache_from, lease.clone(), progress);

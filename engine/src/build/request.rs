@@ -104,6 +104,10 @@ pub struct BuildRequest {
     pub allow_host_network: bool,
     /// `--allow security.insecure`
     pub allow_insecure: bool,
+    /// `--allow device=NAME`: names of devices or of classes; an empty one stands for all.
+    pub allow_devices: Vec<String>,
+    /// Where descriptions of devices are (CDI).
+    pub cdi_dirs: Vec<PathBuf>,
     /// `--jobs`; the number of processors if `None`.
     pub jobs: Option<usize>,
     /// `--timestamp` or `SOURCE_DATE_EPOCH`, in seconds since 1970.

@@ -10,7 +10,7 @@
 //! ends with the process that runs it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use onggi_build::graph::{Exec, Network as StepNetwork, Security as StepSecurity};
 use onggi_build::{ReadyKind, ReadyMount, RunStep};
@@ -21,7 +21,7 @@ use onggi_sys::idmap::IdMap;
 use onggi_sys::mount::{Attributes, Change};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
-use super::mounts;
+use super::{devices, mounts};
 use crate::Engine;
 use crate::containers::random;
 use crate::error::{Error, Result};
@@ -37,12 +37,14 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 impl Engine {
     /// Runs a step's program; gives its exit code as shells count. `names` is of the network that the
-    /// calling process is in, if that is not the host's; `terminal` the size of the one that a shell gets.
+    /// calling process is in, if that is not the host's; `terminal` the size of the one that a shell gets;
+    /// `cdi_dirs` describe devices.
     pub(super) fn run_step(
         &self,
         step: &RunStep<'_>,
         names: Option<&Names>,
         terminal: Option<WindowSize>,
+        cdi_dirs: &[PathBuf],
     ) -> Result<i32> {
         let authority = self.authority()?;
         check_platform(step.platform)?;
@@ -72,10 +74,13 @@ impl Engine {
             // It is ready, and this process is in it.
             request.network = Network::Host;
         }
-        let nodes = if insecure { device::all() } else { Vec::new() };
+        let described = devices::find(&exec.devices, cdi_dirs)?;
+        let nodes = if insecure { device::all() } else { described.nodes };
+        let mut environment = environment(exec, &step.secrets, &user.home);
+        environment.extend(described.env);
         let mut parts = spec::Parts {
             arguments: exec.args.clone(),
-            environment: environment(exec, &step.secrets, &user.home),
+            environment,
             working_dir: if exec.cwd.is_empty() { "/".into() } else { exec.cwd.clone() },
             user,
             hostname: Some(hostname),
@@ -90,7 +95,11 @@ impl Engine {
         for node in &nodes {
             match &ids {
                 StepIds::Host => parts.devices.push(node.to_linux()?),
-                _ => parts.device_binds.push((node.source.clone(), node.target.clone())),
+                StepIds::Range(range) => {
+                    let path = node.make_in(step.dir, |uid, gid| range.outside(uid, gid))?;
+                    parts.device_binds.push((path, node.target.clone()));
+                }
+                StepIds::Nested(..) => parts.device_binds.push((node.source.clone(), node.target.clone())),
             }
         }
         let spec = spec::build(&request, parts)?;
@@ -188,12 +197,6 @@ fn request(exec: &Exec, step: &RunStep<'_>) -> Result<RunRequest> {
         }
         _ => None,
     });
-    if let Some(device) = exec.devices.iter().find(|device| !device.optional) {
-        return Err(Error::flag_unsupported(
-            format!("RUN --device={}", device.name),
-            "no device of this name is described on this host",
-        ));
-    }
     Ok(RunRequest {
         network: match exec.network {
             StepNetwork::None => Network::None,

@@ -83,7 +83,7 @@ pub struct BuildOptions {
     /// Where a program fails, give a shell in the state that it left, or that it began with
     #[arg(long, value_name = "STATE", num_args = 0..=1, require_equals = true, default_missing_value = "failed")]
     debug_shell: Option<values::DebugShell>,
-    /// Allow what is not allowed by default: network.host, security.insecure
+    /// Allow what is not allowed by default: network.host, security.insecure, device, device=NAME
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
     /// Add an annotation to the manifest (KEY=VALUE)
@@ -331,14 +331,18 @@ impl BuildOptions {
                 })?;
             contexts.insert(name.to_ascii_lowercase(), value.to_owned());
         }
-        let (mut allow_host_network, mut allow_insecure) = (false, false);
+        let (mut allow_host_network, mut allow_insecure, mut allow_devices) = (false, false, Vec::new());
         for entitlement in self.allow.iter().flat_map(|list| list.split(',')) {
             match entitlement {
                 "network.host" => allow_host_network = true,
                 "security.insecure" => allow_insecure = true,
+                "device" => allow_devices.push(String::new()),
+                other if let Some(name) = other.strip_prefix("device=") => {
+                    allow_devices.push(name.to_owned())
+                }
                 other => {
                     return Err(Failure::Input(format!(
-                        "--allow {other} is not supported: known are network.host and security.insecure"
+                        "--allow {other} is not supported: known are network.host, security.insecure, device and device=NAME"
                     )));
                 }
             }
@@ -414,6 +418,8 @@ impl BuildOptions {
             ulimits: self.ulimit.iter().map(values::ulimit).collect(),
             allow_host_network,
             allow_insecure,
+            allow_devices,
+            cdi_dirs: session.cdi_dirs(),
             jobs: self.jobs,
             epoch,
             explain: self.explain.is_some() || self.debug,
