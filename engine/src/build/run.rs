@@ -57,7 +57,7 @@ impl Engine {
         let ids = self.step_ids(step, &user, insecure)?;
         let shifted = matches!(ids, StepIds::Range(_));
         let maps = ids.maps()?;
-        let mut request = request(exec, step)?;
+        let mut request = request(exec, step);
         let hostname = exec.hostname.clone().unwrap_or_else(|| HOST_NAME.into());
         // The caller made directories with exact modes; these are ordinary files.
         rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -181,7 +181,7 @@ impl StepIds {
 }
 
 /// The step in the words of a container.
-fn request(exec: &Exec, step: &RunStep<'_>) -> Result<RunRequest> {
+fn request(exec: &Exec, step: &RunStep<'_>) -> RunRequest {
     let limit = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
     let ulimit = |one: &onggi_build::graph::Ulimit| Ulimit {
         name: one.name.clone(),
@@ -197,7 +197,7 @@ fn request(exec: &Exec, step: &RunStep<'_>) -> Result<RunRequest> {
         }
         _ => None,
     });
-    Ok(RunRequest {
+    RunRequest {
         network: match exec.network {
             StepNetwork::None => Network::None,
             StepNetwork::Default => Network::Default,
@@ -221,7 +221,7 @@ fn request(exec: &Exec, step: &RunStep<'_>) -> Result<RunRequest> {
         },
         tmpfs: tmpfs.collect(),
         ..RunRequest::default()
-    })
+    }
 }
 
 /// What the build file says, then what it needs besides.

@@ -338,7 +338,7 @@ impl BuildOptions {
                 "security.insecure" => allow_insecure = true,
                 "device" => allow_devices.push(String::new()),
                 other if let Some(name) = other.strip_prefix("device=") => {
-                    allow_devices.push(name.to_owned())
+                    allow_devices.push(name.to_owned());
                 }
                 other => {
                     return Err(Failure::Input(format!(
