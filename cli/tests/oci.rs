@@ -72,7 +72,6 @@ fn run_gives_the_status_and_leaves_nothing() {
     bundle.fails(&["create", &id], 1, "no such file or directory");
     assert_eq!(std::fs::read_dir(bundle.state()).unwrap().count(), 0);
     bundle.fails(&["run", "../x"], 1, "container id");
-    bundle.fails(&["--systemd-cgroup", "run", &id], 1, "--systemd-cgroup");
 }
 
 /// Gives a bundle's root filesystem to the IDs from this one on.

@@ -17,6 +17,7 @@ mod directory;
 mod hierarchy;
 mod inside;
 mod limits;
+pub(crate) mod systemd;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use rustix::process::Pid;
 pub use delegation::delegated_parent;
 pub use hierarchy::Hierarchies;
 pub(crate) use inside::mount_inside;
+pub use systemd::Systemd;
 
 use crate::error::{Error, Result};
 use crate::rootless;
@@ -99,6 +101,17 @@ impl Cgroup {
             Some(parent) => Self::create(&parent.join(id), resources),
             None => first,
         }
+    }
+
+    /// The control groups at a path that somebody else made for this container, who limits them too: those of them that
+    /// exist, and those that limits need besides.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub(crate) fn adopt(path: &Path, resources: Option<&LinuxResources>) -> Result<Self> {
+        let mut cgroup = Self::open(path)?;
+        cgroup.fill(&Wanted::read(resources)?, false)?;
+        Ok(cgroup)
     }
 
     /// The control groups of a container that was made earlier, by the path that

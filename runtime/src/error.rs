@@ -79,6 +79,16 @@ pub enum Error {
         /// How it failed.
         why: String,
     },
+    /// The service manager didn't do what it was asked.
+    #[error("systemd refused {call}: {words} (at {address})")]
+    Refused {
+        /// The method.
+        call: String,
+        /// The bus.
+        address: String,
+        /// The manager's words.
+        words: String,
+    },
     /// A container or process that isn't there.
     #[error("{what} does not exist")]
     NotFound {
@@ -135,7 +145,7 @@ impl Error {
                     ErrorKind::Denied
                 }
             }
-            Self::Ended { .. } | Self::Hook { .. } => ErrorKind::Io,
+            Self::Ended { .. } | Self::Hook { .. } | Self::Refused { .. } => ErrorKind::Io,
             Self::Exposed { .. } => ErrorKind::Denied,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::State { .. } => ErrorKind::Conflict,

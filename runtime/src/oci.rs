@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  ROOT/ID/config.json   the bundle's specification as it was at `create`
-//!          state.json    id, first process and when that started, cgroup
+//!          state.json    id, first process and when that started, cgroup, its unit of systemd
 //!          start.sock    `start` connects here; gone once it has
 //! ```
 //!
@@ -21,6 +21,7 @@ pub use facts::{bundle_spec, features};
 pub use lifecycle::CreateOptions;
 pub use record::Listed;
 
+pub use crate::cgroup::Systemd;
 pub use crate::hooks::{State, Status};
 
 /// Where root keeps its containers if nothing else is said.
@@ -30,12 +31,20 @@ pub const DEFAULT_ROOT: &str = "/run/onggi/oci";
 #[derive(Clone, Debug)]
 pub struct Runtime {
     root: PathBuf,
+    systemd: Option<Systemd>,
 }
 
 impl Runtime {
     /// The containers below `root`, which is made when the first one is.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), systemd: None }
+    }
+
+    /// Has the service manager make the control groups of new containers, and end those that it made.
+    #[must_use]
+    pub fn systemd(mut self, systemd: Option<Systemd>) -> Self {
+        self.systemd = systemd;
+        self
     }
 
     /// The directory.

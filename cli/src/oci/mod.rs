@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use onggi_runtime::Error;
-use onggi_runtime::oci::Runtime;
+use onggi_runtime::oci::{Runtime, Systemd};
 
 /// The name of the link that stands for `onggi oci`.
 pub const LINK: &str = "onggi-runtime";
@@ -50,7 +50,7 @@ struct Oci {
     /// Also log which version runs
     #[arg(long, global = true)]
     debug: bool,
-    /// Have systemd make the control groups (not supported)
+    /// Have systemd make the control groups; the bundle's cgroupsPath is slice:prefix:name
     #[arg(long, global = true)]
     systemd_cgroup: bool,
     /// Ignore missing authority over control groups: true, false or auto
@@ -117,14 +117,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let version = env!("CARGO_PKG_VERSION");
         log(&oci, "debug", &format!("onggi oci {version}, state in {}", oci.root.display()));
     }
-    let outcome = if oci.systemd_cgroup {
-        Err(Error::Unsupported {
-            what: "--systemd-cgroup".into(),
-            why: "control groups are made directly; configure the caller for cgroupfs".into(),
-        })
-    } else {
-        run(&oci)
-    };
+    let outcome = run(&oci);
     match outcome {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
@@ -140,8 +133,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The service manager of whoever calls, where D-Bus says that its bus is.
+fn systemd() -> Systemd {
+    let of_user = !rustix::process::geteuid().is_root();
+    let named = |name: &str| std::env::var(name).ok().filter(|address| !address.is_empty());
+    let bus = if of_user {
+        named("DBUS_SESSION_BUS_ADDRESS").unwrap_or_else(|| {
+            let uid = rustix::process::getuid().as_raw();
+            let run = named("XDG_RUNTIME_DIR").unwrap_or_else(|| format!("/run/user/{uid}"));
+            format!("unix:path={run}/bus")
+        })
+    } else {
+        named("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".into())
+    };
+    Systemd { bus, of_user }
+}
+
 fn run(oci: &Oci) -> Outcome {
-    let runtime = Runtime::new(&oci.root);
+    let runtime = Runtime::new(&oci.root).systemd(oci.systemd_cgroup.then(systemd));
     match &oci.command {
         Command::Create(command) => command.run(&runtime),
         Command::Delete(command) => command.run(&runtime),

@@ -242,11 +242,11 @@ fn cpu_limits(list: &mut List, cpu: &LinuxCpu, unified: bool) -> Result<()> {
 }
 
 /// The kernel's period of CPU quotas, in microseconds.
-const DEFAULT_PERIOD: u64 = 100_000;
+pub(super) const DEFAULT_PERIOD: u64 = 100_000;
 
 /// 2..262144 shares to a weight of 1..10000, so that both ends and the default (1024 to 100) fit: the
 /// curve that runc, crun and systemd agreed on. A straight line would give the default a weight of 39.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     let shares = u32::try_from(shares.clamp(2, 262_144)).unwrap_or(262_144);
     let log = f64::from(shares).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
@@ -258,7 +258,7 @@ fn weight_of_shares(shares: u64) -> u64 {
 }
 
 /// 10..1000 to 1..10000.
-fn weight_of_io(weight: u16) -> u64 {
+pub(super) fn weight_of_io(weight: u16) -> u64 {
     1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
 }
 

@@ -13,8 +13,9 @@ use rustix::net::{
 };
 
 use super::Runtime;
-use super::record::{Record, hooks, load_spec, start_time};
-use crate::cgroup::{Cgroup, denied};
+use super::record::{Record, UnitOf, hooks, load_spec, start_time};
+use crate::cgroup::systemd::{Scope, Unit};
+use crate::cgroup::{Cgroup, Systemd, denied};
 use crate::channel::{Channel, GO, NOTIFY, REPORT, Report};
 use crate::container::{Container, Rootfs, Stdio, WindowSize};
 use crate::error::{Error, Result};
@@ -101,7 +102,8 @@ impl Runtime {
         std::fs::write(directory.join("config.json"), text)
             .map_err(Error::io("write", directory.join("config.json").display().to_string()))?;
         let gate = listen_at(directory)?;
-        let cgroup = cgroup_of(id, &spec)?;
+        let (cgroup, scope) = self.cgroup_of(id, &spec)?;
+        let unit = scope.as_ref().map(|(unit, _)| unit.clone());
         let cgroup_path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         let process = spec.process().as_ref();
         let stdio = match process.is_some_and(|process| process.terminal() == Some(true)) {
@@ -131,6 +133,8 @@ impl Runtime {
             container = container.cgroup(cgroup);
         }
         let mut process = container.spawn()?;
+        // The container is in the scope by now.
+        drop(scope);
         let pid = process.pid().as_raw_nonzero().get();
         let record = Record {
             id: id.to_owned(),
@@ -138,6 +142,7 @@ impl Runtime {
             start_time: start_time(pid).unwrap_or(0),
             bundle: bundle.to_owned(),
             cgroup: cgroup_path,
+            unit,
             created: jiff::Timestamp::now().to_string(),
             owner: rustix::process::getuid().as_raw(),
         };
@@ -288,6 +293,11 @@ impl Runtime {
             end(&record)?;
         }
         if let Some(cgroup) = record.cgroup()? {
+            cgroup.kill_all();
+            // systemd removes what it made; the rest is ours.
+            if let Some(unit) = &record.unit {
+                unit.systemd().stop(&unit.name)?;
+            }
             cgroup.remove()?;
         }
         let hooks = self.spec(id).ok().and_then(|spec| hooks(&record, &spec));
@@ -343,6 +353,9 @@ impl Runtime {
         }
         match record.cgroup()? {
             Some(mut cgroup) => {
+                if let Some(unit) = &record.unit {
+                    unit.systemd().update(&unit.name, resources)?;
+                }
                 cgroup.update(resources)?;
                 // A controller that had no limit before gets its first members.
                 for pid in cgroup.processes()? {
@@ -381,32 +394,53 @@ fn notify_through(spec: &mut Spec, socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The control group of a container. Root's container with the host's user ids could make any device
-/// node: where its bundle doesn't say which it may use, it is those that every container has.
-fn cgroup_of(id: &str, spec: &Spec) -> Result<Option<Cgroup>> {
+/// What a container may use. Root's container with the host's user ids could make any device node: where its bundle
+/// doesn't say which it may use, it is those that every container has. The second value says whether that was asked for.
+fn resources_of(spec: &Spec) -> (Option<LinuxResources>, bool) {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
-    let make = |resources: Option<&LinuxResources>| match path.filter(|path| !path.as_os_str().is_empty()) {
-        Some(path) => Cgroup::create(path, resources),
-        None => Cgroup::create_default(id, resources),
-    };
     let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
     let own_users = namespaces
         .is_some_and(|list| list.iter().any(|one| one.typ() == oci_spec::runtime::LinuxNamespaceType::User));
     let said =
         resources.and_then(|resources| resources.devices().as_ref()).is_some_and(|list| !list.is_empty());
     if own_users || said {
-        return make(resources);
+        return (resources.cloned(), true);
     }
     let mut defaults = LinuxDeviceCgroup::default();
     defaults.set_allow(false).set_typ(None).set_major(None).set_minor(None).set_access(None);
     let mut more = resources.cloned().unwrap_or_default();
     more.set_devices(Some(vec![defaults]));
-    match make(Some(&more)) {
+    (Some(more), false)
+}
+
+impl Runtime {
+    /// The control group of a container, and what keeps it until the container is in it.
+    fn cgroup_of(&self, id: &str, spec: &Spec) -> Result<(Option<Cgroup>, Option<(UnitOf, Scope)>)> {
+        let linux = spec.linux().as_ref();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        let plain = linux.and_then(|linux| linux.resources().as_ref());
+        let (resources, said) = resources_of(spec);
         // What nobody asked for is no reason to fail where the tree can't be written to.
-        Err(error) if denied(&error) || error.kind() == ErrorKind::Unsupported => make(resources),
-        made => made,
+        let or_plain = |made: Result<Option<Cgroup>>, again: &dyn Fn() -> Result<Option<Cgroup>>| match made {
+            Err(error) if !said && (denied(&error) || error.kind() == ErrorKind::Unsupported) => again(),
+            made => made,
+        };
+        if let Some(systemd) = &self.systemd {
+            let unit = Unit::of(path.map(|path| path.to_string_lossy()).as_deref(), id, systemd.of_user)?;
+            let scope = systemd.start(&unit, id, plain)?;
+            let path = scope.path()?;
+            let adopt = |resources| Cgroup::adopt(&path, resources).map(Some);
+            let cgroup = or_plain(adopt(resources.as_ref()), &|| adopt(plain))?;
+            let Systemd { bus, of_user } = systemd.clone();
+            return Ok((cgroup, Some((UnitOf { name: unit.name, bus, of_user }, scope))));
+        }
+        let make = |resources: Option<&LinuxResources>| match path {
+            Some(path) => Cgroup::create(path, resources),
+            None => Cgroup::create_default(id, resources),
+        };
+        Ok((or_plain(make(resources.as_ref()), &|| make(plain))?, None))
     }
 }
 

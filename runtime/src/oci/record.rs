@@ -9,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Systemd};
 use crate::error::{Error, Result};
 use crate::hooks::{Hooks, State, Status};
 
@@ -23,8 +23,26 @@ pub(super) struct Record {
     pub(super) start_time: u64,
     pub(super) bundle: PathBuf,
     pub(super) cgroup: Option<PathBuf>,
+    /// The unit that systemd made for the container, and the manager's bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<UnitOf>,
     pub(super) created: String,
     pub(super) owner: u32,
+}
+
+/// A unit of systemd.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UnitOf {
+    pub(super) name: String,
+    pub(super) bus: String,
+    pub(super) of_user: bool,
+}
+
+impl UnitOf {
+    pub(super) fn systemd(&self) -> Systemd {
+        Systemd { bus: self.bus.clone(), of_user: self.of_user }
+    }
 }
 
 /// One line of `list`.
