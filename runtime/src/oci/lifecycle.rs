@@ -102,7 +102,7 @@ impl Runtime {
         std::fs::write(directory.join("config.json"), text)
             .map_err(Error::io("write", directory.join("config.json").display().to_string()))?;
         let gate = listen_at(directory)?;
-        let (cgroup, scope) = self.cgroup_of(id, &spec)?;
+        let Place { cgroup, scope } = self.cgroup_of(id, &spec)?;
         let unit = scope.as_ref().map(|(unit, _)| unit.clone());
         let cgroup_path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         let process = spec.process().as_ref();
@@ -414,9 +414,16 @@ fn resources_of(spec: &Spec) -> (Option<LinuxResources>, bool) {
     (Some(more), false)
 }
 
+/// Where a container goes.
+struct Place {
+    cgroup: Option<Cgroup>,
+    /// The unit that systemd made for it, which lasts until the container is in it.
+    scope: Option<(UnitOf, Scope)>,
+}
+
 impl Runtime {
     /// The control group of a container, and what keeps it until the container is in it.
-    fn cgroup_of(&self, id: &str, spec: &Spec) -> Result<(Option<Cgroup>, Option<(UnitOf, Scope)>)> {
+    fn cgroup_of(&self, id: &str, spec: &Spec) -> Result<Place> {
         let linux = spec.linux().as_ref();
         let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
         let path = path.filter(|path| !path.as_os_str().is_empty());
@@ -434,13 +441,14 @@ impl Runtime {
             let adopt = |resources| Cgroup::adopt(&path, resources).map(Some);
             let cgroup = or_plain(adopt(resources.as_ref()), &|| adopt(plain))?;
             let Systemd { bus, of_user } = systemd.clone();
-            return Ok((cgroup, Some((UnitOf { name: unit.name, bus, of_user }, scope))));
+            let scope = Some((UnitOf { name: unit.name, bus, of_user }, scope));
+            return Ok(Place { cgroup, scope });
         }
         let make = |resources: Option<&LinuxResources>| match path {
             Some(path) => Cgroup::create(path, resources),
             None => Cgroup::create_default(id, resources),
         };
-        Ok((or_plain(make(resources.as_ref()), &|| make(plain))?, None))
+        Ok(Place { cgroup: or_plain(make(resources.as_ref()), &|| make(plain))?, scope: None })
     }
 }
 

@@ -381,8 +381,8 @@ impl Bus {
                 _ => return Err(damaged()),
             };
             match field {
-                MEMBER => message.member = text.to_owned(),
-                ERROR_NAME => message.error = text.to_owned(),
+                MEMBER => text.clone_into(&mut message.member),
+                ERROR_NAME => text.clone_into(&mut message.error),
                 _ => {}
             }
         }

@@ -64,7 +64,7 @@ impl Unit {
             }
         };
         check_slice(slice)?;
-        if name.ends_with(".slice") {
+        if name.strip_suffix(".slice").is_some() {
             return Err(Error::unsupported(
                 format!("linux.cgroupsPath {:?}", path.unwrap_or_default()),
                 "a container in a slice of its own has no scope; give it a name without .slice",
@@ -122,8 +122,7 @@ impl Scope {
     pub(crate) fn path(&self) -> Result<PathBuf> {
         let path = format!("/proc/{}/cgroup", self.placeholder.0.pid.as_raw_nonzero());
         let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let of =
-            |wanted: &str| text.lines().find_map(|line| line.splitn(2, ':').nth(1)?.strip_prefix(wanted));
+        let of = |wanted: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(wanted));
         let found = of(":").filter(|path| *path != "/").or_else(|| of("name=systemd:"));
         match found {
             Some(path) if path != "/" => Ok(PathBuf::from(path)),

@@ -8,7 +8,7 @@
 //! | pids | `TasksMax` | the same |
 //! | block I/O | `IOWeight` | `BlockIOWeight` |
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
 use super::bus::Value;
 use crate::cgroup::limits::{DEFAULT_PERIOD, weight_of_io, weight_of_shares};
@@ -66,7 +66,8 @@ pub(super) fn of(resources: Option<&LinuxResources>, unified: bool) -> Result<Ve
     if let Some(limit) = resources.pids().map(|pids| pids.limit()).filter(|limit| *limit != 0) {
         add("TasksMax", bytes(limit));
     }
-    if let Some(weight) = resources.block_io().as_ref().and_then(|io| io.weight()).filter(|one| *one != 0) {
+    if let Some(weight) = resources.block_io().as_ref().and_then(LinuxBlockIo::weight).filter(|one| *one != 0)
+    {
         match unified {
             true => add("IOWeight", weight_of_io(weight)),
             false => add("BlockIOWeight", weight.into()),
