@@ -114,8 +114,35 @@ fn hint(error: &EngineError) -> Option<String> {
         EngineError::Image(_) if error.kind() == ErrorKind::Corrupt => {
             Some("if it is about what is in the store, `onggi system check --repair` mends it".into())
         }
-        _ => None,
+        _ => disk_hint(error),
     }
+}
+
+/// What to do about a disk that takes nothing more.
+fn disk_hint(error: &EngineError) -> Option<String> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(one) = cause {
+        if let Some(error) = one.downcast_ref::<io::Error>() {
+            match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    return Some(
+                        "the file system is full: df and df -i say whether of blocks or of inodes, `onggi system df` what \
+                         onggi keeps, and `onggi system prune` frees what nothing uses"
+                            .into(),
+                    );
+                }
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    return Some("mount it writable, or choose another place by --root".into());
+                }
+                _ => {}
+            }
+            // An error may be wrapped in one that only carries it.
+            cause = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+            continue;
+        }
+        cause = one.source();
+    }
+    None
 }
 
 fn registry_hint(error: &RegistryError) -> Option<String> {

@@ -1,7 +1,13 @@
 //! `kill -9` at any moment, and many processes at once: the store stays whole, the next command sweeps what was left,
 //! and nothing is fetched twice.
 
+#[path = "crash/disk.rs"]
+mod disk;
+#[path = "crash/mixed.rs"]
+mod mixed;
 mod support;
+#[path = "crash/syscalls.rs"]
+mod syscalls;
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -38,6 +38,7 @@ pub enum Error {
         /// The entry's name; bytes that are not UTF-8 are shown as U+FFFD.
         name: String,
         /// What is wrong with it.
+        #[source]
         problem: EntryProblem,
     },
     /// A file cannot be put into a layer.
@@ -46,6 +47,7 @@ pub enum Error {
         /// The file, below the directory that is packed.
         path: PathBuf,
         /// Why it can't.
+        #[source]
         problem: FileProblem,
     },
     /// Something from outside is larger than onggi accepts.

@@ -1,6 +1,7 @@
 //! The build cache, for those who look at it and clear it.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use onggi_build::cache::Cache;
@@ -100,12 +101,7 @@ impl Engine {
         if all {
             for name in ["mounts", "lines", "listings", "sources", "git"] {
                 let dir = cache.dir().join(name);
-                match std::fs::remove_dir_all(&dir) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                    other => other,
-                }
-                .and_then(|()| std::fs::create_dir(&dir))
-                .map_err(|source| Error::Write { path: dir, source })?;
+                clear(&dir).map_err(|source| Error::Write { path: dir, source })?;
             }
         }
         pruned.bytes += store.prune(&onggi_image::store::PruneOptions::default())?.bytes;
@@ -159,4 +155,29 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Removes what is in a directory. The directory stays: builds that run just now write into it, and another prune may be
+/// at the same work.
+fn clear(dir: &Path) -> io::Result<()> {
+    // Another was faster, or somebody writes there just now.
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Ok(())
+        }
+        other => other,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => gone(std::fs::remove_dir_all(entry.path()))?,
+            Ok(_) => gone(std::fs::remove_file(entry.path()))?,
+            Err(error) => gone(Err(error))?,
+        }
+    }
+    Ok(())
 }
