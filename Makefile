@@ -7,7 +7,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-projects test-vm lint bench fuzz install uninstall clean
+.PHONY: help build demo test test-crash test-projects test-vm lint bench fuzz install uninstall clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: ## install what the tests need, then run the whole suite
 
 test-projects: ## real projects built by root and a user, run by onggi and podman (minutes)
 	@scripts/test-projects
+
+test-crash: ## 2,000 kills at system calls, and 64 commands at once for two minutes (about half an hour)
+	@scripts/test-crash
 
 test-vm: ## the runtime on a host with version 2 of control groups alone, in qemu
 	@scripts/test-vm
