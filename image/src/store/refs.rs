@@ -133,6 +133,10 @@ impl Store {
             let path = self.ref_path(one)?;
             durable::remove_file(&path)?;
             let mut parent = path.parent().unwrap_or(&path);
+            // Another may have removed the last tag of this repository, and the directories with it.
+            while parent != self.refs_dir() && !parent.exists() {
+                parent = parent.parent().unwrap_or(parent);
+            }
             durable::sync_dir(parent)?;
             while parent != self.refs_dir() && fs::remove_dir(parent).is_ok() {
                 let Some(above) = parent.parent() else { break };
