@@ -99,6 +99,23 @@ fn a_step_leaves_only_what_its_program_made() {
 }
 
 #[test]
+fn mount_points_under_what_was_removed_leave_nothing() {
+    let Some(shop) = Workshop::new() else { return };
+    shop.write(
+        "Dockerfile",
+        "FROM busybox\nRUN mkdir -p /a/c /d && echo 1 > /a/c/f && echo 2 > /d/f\n\
+         RUN rm -rf /a && mkdir /a && chmod 2750 /a && chown 7:8 /a && touch -d @1000 /a && rm /d/f\n\
+         RUN --mount=type=tmpfs,target=/a/b/c --mount=type=bind,source=Dockerfile,target=/d/f \\\n\
+         \x20 [ \"$(stat -c %a:%u:%g:%Y /a)\" = 2750:7:8:1000 ] && grep -q FROM /d/f && mount | grep -q ' /a/b/c '\n\
+         RUN [ -z \"$(ls -A /a)\" ] && [ ! -e /d/f ]\n",
+    );
+    let files = shop.files(&[]);
+    let of_test: Vec<_> =
+        files.iter().filter(|name| name.starts_with("a/") || name.starts_with("d/")).collect();
+    assert_eq!(of_test, ["a/", "d/"], "{files:?}");
+}
+
+#[test]
 fn stages_mounts_and_arguments_work_together() {
     let Some(shop) = Workshop::new() else { return };
     shop.write("given", "from the context\n");

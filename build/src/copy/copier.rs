@@ -452,7 +452,7 @@ fn is_plain(directory: BorrowedFd<'_>) -> rustix::io::Result<bool> {
 }
 
 /// Copies the attributes that are part of an image.
-fn attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
+pub(crate) fn attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let mut small = [0; 256];
     let names = match rustix::fs::flistxattr(source, &mut small) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Copy, FileAction, Mkdir, Mkfile, Rm};
 use crate::tree::{Tree, is_dir, list, open_below};
 use copier::Copier;
-pub(crate) use copier::is_kept;
+pub(crate) use copier::{attributes, is_kept};
 pub(crate) use owner::Ids;
 use select::{Matcher, Selection};
 pub(crate) use unpack::unpack_context;

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use onggi_image::layer::{OverlayXattr, PackOptions, Source as PackSource, pack};
 use onggi_image::snapshot::Snapshot;
-use onggi_image::store::{Format, Layer, LayerRecord};
-use onggi_oci::{Algorithm, DiffId, Digest, Hasher};
+use onggi_image::store::Layer;
+use onggi_oci::{Algorithm, Digest, Hasher};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{CONTEXT_OWNER, Opened};
 use super::mounts::{self, MountSource};
-use super::{Outcome, Solver};
+use super::{Outcome, Solver, stubs};
 use crate::copy::perform;
 use crate::copy::select::Matcher;
 use crate::error::{Error, Result};
@@ -188,8 +188,7 @@ impl Job<'_> {
             return Err(Error::Entitlement { what: "RUN --device", entitlement: "device" });
         }
         let prepared = mounts::prepare(exec, &self.sources, &self.dir, &self.cache_mounts, self.xattr, host)?;
-        let mut layers = vec![self.stubs(&prepared.ready)?];
-        layers.extend(self.layers.iter().cloned());
+        let layers = stubs::around(&self.layers, &prepared.ready, &self.dir, self.xattr)?;
         let step = RunStep {
             vertex: self.id,
             exec,
@@ -204,67 +203,6 @@ impl Job<'_> {
         let code = host.run(step);
         drop(prepared.locks);
         code
-    }
-
-    /// A layer below all others that has every mount point: so none is made in the upper directory,
-    /// and nothing of them has to be found and removed afterwards.
-    fn stubs(&self, mounts: &[crate::host::ReadyMount]) -> Result<Layer> {
-        const DIRECTORIES: [&str; 3] = ["proc", "sys", "dev"];
-        const FILES: [&str; 3] = ["etc/resolv.conf", "etc/hosts", "etc/hostname"];
-        let path = self.dir.join("stubs");
-        let made = || Error::io("make the mount points below", &path);
-        fs::create_dir(&path).map_err(made())?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(made())?;
-        let base = if self.layers.is_empty() {
-            None
-        } else {
-            Some(Tree::new(Snapshot::new(&self.layers, self.xattr).mount(None)?))
-        };
-        let tree = Tree::open_host(&path)?;
-        let make = |target: &Path, directory: bool| -> Result<()> {
-            let real = match &base {
-                Some(base) => base.real_path(target, true)?,
-                None => tree.real_path(target, true)?,
-            };
-            if real.as_os_str().is_empty() {
-                return Ok(());
-            }
-            // What is there is mounted over as it is.
-            if base.as_ref().is_some_and(|base| base.lstat(&real).is_ok_and(|found| found.is_some())) {
-                return Ok(());
-            }
-            let place = path.join(&real);
-            let above = if directory { place.as_path() } else { place.parent().unwrap_or(&path) };
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(made())?;
-            if !directory && !place.exists() {
-                fs::File::create(&place).map_err(made())?;
-                fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).map_err(made())?;
-            }
-            Ok(())
-        };
-        DIRECTORIES.iter().try_for_each(|target| make(Path::new(target), true))?;
-        FILES.iter().try_for_each(|target| make(Path::new(target), false))?;
-        for mount in mounts {
-            make(&mount.target, mount.directory)?;
-        }
-        // The kernel takes its time to end a mount. This one ends with the process, when nobody waits for it.
-        std::mem::forget(base);
-        let record = LayerRecord {
-            diff_id: DiffId(Digest::sha256(b"mount points")),
-            format: Format::Dir,
-            file: None,
-            entries: 0,
-            bytes: 0,
-            max_id: 0,
-            squashed: 0,
-            devices_skipped: 0,
-            xattrs_skipped: 0,
-            root_entry: false,
-            opaque_root: false,
-            user_xattr: self.xattr == OverlayXattr::User,
-            blobs: Vec::new(),
-        };
-        Ok(Layer::at(path, record))
     }
 
     fn http(&self, http: &Http, host: &dyn Host) -> Result<String> {

@@ -18,6 +18,7 @@ mod facts;
 mod job;
 mod mounts;
 mod shared;
+mod stubs;
 mod worker;
 
 use std::collections::BTreeMap;
