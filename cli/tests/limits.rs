@@ -461,7 +461,7 @@ fn ps_shows_and_rm_removes_what_ended() {
     assert_eq!(onggi.output(["run", "--name", "one", IMAGE, "sh", "-c", "exit 3"]).code, Some(3));
     assert_eq!(onggi.ok(["ps"]), "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES");
     let row = onggi.ok(["ps", "-a", "--format", "{{.Names}} {{.Image}} {{.Command}} {{.Status}}"]);
-    assert!(row.starts_with(&format!("one {IMAGE} \"sh -c exit 3\" Exited (3) ")), "{row}");
+    assert!(row.starts_with(&format!("one {IMAGE} \"sh -c 'exit 3'\" Exited (3) ")), "{row}");
     assert_eq!(onggi.ok(["ps", "-aq", "--filter", "exited=0"]), "");
     assert_eq!(onggi.ok(["ps", "-q", "--latest"]).len(), 12);
     assert!(onggi.fails(["ps", "--filter", "nothing=1"]).stderr.contains("nothing"));

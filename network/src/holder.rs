@@ -136,6 +136,7 @@ impl Lock {
                 if rustix::io::write(&ready, &own).is_err() {
                     return 1;
                 }
+                let _ = onggi_sys::memory::forget_unused_pages();
                 // The last thing that it has open.
                 let _ = onggi_sys::process::close_range(0, u32::MAX);
                 loop {

@@ -126,8 +126,8 @@ impl fmt::Display for Holder {
 pub struct Reservation {
     /// Which one.
     pub published: Published,
-    /// Held, never read. SCTP has none on kernels without it: there the table alone speaks.
-    pub(crate) socket: Option<OwnedFd>,
+    /// Held, never read.
+    pub(crate) socket: OwnedFd,
 }
 
 /// How often a random port that is somebody's for another protocol is tried anew.
@@ -163,6 +163,13 @@ pub(crate) fn reserve(
                 let holder = others(&published).map(Holder::Container);
                 taken = Some((port, holder.unwrap_or_else(|| holder_of(wish.protocol, address, port))));
             }
+            // The container has the same kernel.
+            Err(error) if Errno::from_io_error(&error).is_some_and(is_unknown) => {
+                return Err(Error::unsupported(
+                    format!("publishing {}", wish.protocol),
+                    "this kernel does not know the protocol, so no program of a container can use it",
+                ));
+            }
             Err(error) => return Err(failed(error)),
         }
     }
@@ -170,23 +177,21 @@ pub(crate) fn reserve(
     Err(Error::PortTaken { address, port, protocol: wish.protocol, holder })
 }
 
+fn is_unknown(errno: Errno) -> bool {
+    matches!(errno, Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT)
+}
+
 /// A socket that has the port, and its number.
-fn hold(protocol: Protocol, address: SocketAddr) -> io::Result<(Option<OwnedFd>, u16)> {
+fn hold(protocol: Protocol, address: SocketAddr) -> io::Result<(OwnedFd, u16)> {
     match bound(protocol, address, false) {
         // It may be that only connections of a server that has gone are not forgotten yet. Then
         // another server could take the port, and so can we: by listening.
         Err(Errno::ADDRINUSE) if protocol == Protocol::Tcp => {
             let (socket, port) = bound(protocol, address, true)?;
             listen(&socket, 0)?;
-            Ok((Some(socket), port))
+            Ok((socket, port))
         }
-        // A kernel without SCTP has no server for it either.
-        Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT)
-            if protocol == Protocol::Sctp && address.port() != 0 =>
-        {
-            Ok((None, address.port()))
-        }
-        other => other.map(|(socket, port)| (Some(socket), port)).map_err(Into::into),
+        other => Ok(other?),
     }
 }
 
@@ -282,6 +287,11 @@ mod tests {
         let Some(next) = port.checked_add(20) else { return };
         let got = reserve(&wish(Some((port, next)), Protocol::Udp), HERE, &|_| None).unwrap();
         assert!(got.published.host_port > port);
+        // SCTP is held as the others are, or refused by name.
+        match reserve(&wish(None, Protocol::Sctp), HERE, &|_| None) {
+            Ok(got) => assert_ne!(got.published.host_port, 0),
+            Err(error) => assert!(error.to_string().contains("publishing sctp is not supported"), "{error}"),
+        }
         assert!("TCP".parse::<Protocol>().is_ok() && "icmp".parse::<Protocol>().is_err());
     }
 }

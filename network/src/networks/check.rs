@@ -65,9 +65,17 @@ impl Networks {
                 }
             }
             let wanted = ruleset::wanted(&needed);
-            let drift = ruleset::compare(&wanted, &definitions)?;
+            let mut drift = ruleset::compare(&wanted, &definitions)?;
             if needed.is_empty() {
                 return Ok(found);
+            }
+            // A network without containers lacks nothing: who was killed on the way to its first one left a
+            // bridge, and the next one completes it.
+            let used: Vec<_> =
+                needed.iter().filter(|(_, endpoints)| !endpoints.is_empty()).cloned().collect();
+            if used.len() < needed.len() {
+                drift.missing = ruleset::compare(&ruleset::wanted(&used), &definitions)?.missing;
+                drift.no_table &= !used.is_empty();
             }
             let mut broken = |what: String| found.push((what, repair));
             if drift.no_table {

@@ -78,7 +78,7 @@ pub struct Reserved {
 impl Reserved {
     /// What holds the ports, for another process that outlives this one.
     pub fn take_locks(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.port_locks).into_iter().filter_map(|port| port.socket).collect()
+        std::mem::take(&mut self.port_locks).into_iter().map(|port| port.socket).collect()
     }
 }
 

@@ -14,6 +14,7 @@ use super::network::of_container;
 use crate::failure::Failure;
 use crate::output::human;
 use crate::output::listing::Listing;
+use crate::output::template::quoted;
 use crate::session::Session;
 
 const LISTING: Listing = Listing {
@@ -116,7 +117,7 @@ impl Options {
     fn row(&self, engine: &Engine, one: &ContainerDetails, sizes: bool) -> Result<Value, Failure> {
         let record = &one.record;
         let created = record.created.parse::<Timestamp>().ok();
-        let command = record.arguments.join(" ");
+        let command = shown(&record.arguments);
         let command = if self.no_trunc { command.into() } else { human::ellipsis(&command, SHORT_COMMAND) };
         let labels: Vec<String> =
             record.labels().iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -139,7 +140,7 @@ impl Options {
         Ok(json!({
             "ID": self.id(one),
             "Image": self.image(one),
-            "Command": format!("\"{command}\""),
+            "Command": quoted(&command),
             "RunningFor": human::ago(created.map(Timestamp::as_second), Timestamp::now().as_second()),
             "CreatedAt": created.map_or_else(|| "N/A".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S %z UTC").to_string()),
             "Status": status(one),
@@ -218,4 +219,14 @@ fn status(one: &ContainerDetails) -> String {
         Status::Removing => "Removal In Progress".to_owned(),
         Status::Exited => format!("Exited ({code}) {}", since(one.state.finished.as_ref())),
     }
+}
+
+/// A command line as Docker lists it: arguments with a space stand in quotes.
+fn shown(arguments: &[String]) -> String {
+    let of = |(number, argument): (usize, &String)| match number {
+        0 => argument.clone(),
+        _ if argument.contains(' ') => format!("'{argument}'"),
+        _ => argument.clone(),
+    };
+    arguments.iter().enumerate().map(of).collect::<Vec<_>>().join(" ")
 }

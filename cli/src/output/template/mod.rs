@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 pub(crate) use error::Error;
+pub(crate) use printf::quoted;
 use value::{Datum, Shape};
 
 /// A template that was read and found sound.

@@ -271,7 +271,7 @@ fn string(letter: char, text: &str, flags: Flags) -> Option<String> {
 }
 
 /// Go's `strconv.Quote`.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
