@@ -75,7 +75,7 @@ fn serve(inside: &NetworkNamespace, address: &str) {
 
 /// What the server says; `None` if it can't be reached.
 fn ask(address: (IpAddr, u16)) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_millis(700)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_millis(1500)).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
