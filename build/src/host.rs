@@ -150,8 +150,8 @@ pub trait Host {
     /// The user's ssh agent.
     fn ssh_agent(&self, id: &str) -> Result<Option<PathBuf>>;
 
-    /// What another machine made of a step with this key.
-    fn shared_step(&self, _key: &Digest) -> Option<SharedStep> {
+    /// What another machine made of a step with this key, and whether its layer can be had.
+    fn shared_step(&self, _key: &Digest) -> Option<(SharedStep, bool)> {
         None
     }
 

@@ -72,7 +72,8 @@ fn a_directory_carries_results_to_another_store() {
     assert_eq!(two.layers() - before, 3);
     two.onggi.assert_store_is_clean();
     assert_eq!(two.onggi.ok(["run", "--rm", "app", "cat", "/source"]), "1");
-    assert_eq!(two.app(&["--cache-from", &from]), (image, 4));
+    // By now it is known here.
+    assert_eq!(two.app(&[]), (image, 4));
 
     // A change of what only the second stage reads leaves the first.
     let Some(three) = Machine::new() else { return };
@@ -89,12 +90,20 @@ fn a_directory_carries_results_to_another_store() {
 }
 
 #[test]
-fn the_smaller_mode_has_only_what_the_image_has() {
+fn the_smaller_mode_has_the_layers_of_the_image_and_the_way_to_them() {
     let (Some(one), Some(two)) = (Machine::new(), Machine::new()) else { return };
     let dir = one.onggi.folder().join("cache");
-    one.app(&["--cache-to", &format!("type=local,dest={}", dir.display())]);
-    let (_, known) = two.app(&["--cache-from", &format!("type=local,src={}", dir.display())]);
-    assert_eq!(known, 2);
+    let (image, _) = one.app(&["--cache-to", &format!("type=local,dest={}", dir.display())]);
+    assert_eq!(fs::read_dir(dir.join("blobs/sha256")).expect("a folder").count(), 3 + 2);
+    assert_eq!(two.app(&["--cache-from", &format!("type=local,src={}", dir.display())]), (image, 4));
+    // Who needs what only the first stage had makes it, and what stands on it again.
+    two.write("Dockerfile", &format!("{BUILD_FILE}COPY --from=tools /made /made\nRUN test -s /made/tool\n"));
+    two.app(&[]);
+    let shown = |file: &str| two.onggi.ok(["run", "--rm", "app", "cat", file]);
+    assert_eq!(shown("/made/tool").len(), 36);
+    let (again, known) = two.app(&[]);
+    assert_eq!((two.app(&[]).0, known), (again, 6));
+    two.onggi.assert_store_is_clean();
 }
 
 #[test]
@@ -121,7 +130,7 @@ fn a_registry_carries_results_as_an_artifact_or_with_the_image() {
     let name = format!("{}/team/app:1", registry.address());
     one.build(&["-t", &name, "--push", "--cache-to", "type=inline"]).ok();
     let (_, known) = three.app(&["--cache-from", &name]);
-    assert_eq!(known, 2);
+    assert_eq!(known, 4);
     assert_eq!(
         three.onggi.ok(["run", "--rm", "app", "cat", "/own"]),
         one.onggi.ok(["run", "--rm", "app", "cat", "/own"])

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!   {"version":1,
-//!    "steps":    [{"key":…,"name":…,"diffId":…,"size":…,"created":…,"layer":<place in the manifest>} …],
+//!    "steps":    [{"key":…,"name":…,"diffId":…,"size":…,"created":…,"layer":<place in the manifest, or null>} …],
 //!    "contents": [[<key>, <digest>] …]}
 //! ```
 //!
 //! A key is the digest of all facts that a step depends on; the facts themselves stay at home, since nobody needs them
 //! to find a result. `contents` says what a copy out of a stack of layers reads, so that whoever finds the whole build here
-//! fetches only the layers of the image. The document is the config of an artifact, or an annotation of an image.
+//! fetches only the layers of the image; so does a step without a layer: its key and diff ID lead to those after it. The document is the config of an artifact, or an annotation of an image.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -67,20 +67,28 @@ struct Document {
 struct Entry {
     #[serde(flatten)]
     step: SharedStep,
-    layer: usize,
+    layer: Option<usize>,
 }
 
-/// Writes the document: of steps whose layer has a place, in order.
+/// Writes the document. Of a step whose layer has no place only key and diff ID are told.
 pub fn to_json(steps: &Steps, place: &dyn Fn(&DiffId) -> Option<usize>) -> String {
     let mut entries: Vec<Entry> = steps
         .steps
         .iter()
-        .filter_map(|step| Some(Entry { layer: place(&step.diff_id)?, step: step.clone() }))
-        .take(MAX_STEPS)
+        .map(|step| {
+            let layer = place(&step.diff_id);
+            let mut step = step.clone();
+            if layer.is_none() {
+                step.name.clear();
+            }
+            Entry { step, layer }
+        })
         .collect();
-    // Steps end in any order; the document is the same nevertheless.
+    // Steps end in any order; the document is the same nevertheless. What was made last counts.
+    entries.reverse();
     entries.sort_by(|a, b| a.step.key.cmp(&b.step.key));
     entries.dedup_by(|a, b| a.step.key == b.step.key);
+    entries.truncate(MAX_STEPS);
     let contents = steps.contents.iter().map(|(key, digest)| (key.clone(), digest.clone())).collect();
     let document = Document { version: VERSION, steps: entries, contents };
     serde_json::to_string(&document).unwrap_or_default()
@@ -89,8 +97,8 @@ pub fn to_json(steps: &Steps, place: &dyn Fn(&DiffId) -> Option<usize>) -> Strin
 /// What a document says: steps by key, each with its layer as `layers` lists it.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// Steps and the blob of their layer.
-    pub steps: HashMap<Digest, (SharedStep, Descriptor)>,
+    /// Steps and the blob of their layer, if that can be had.
+    pub steps: HashMap<Digest, (SharedStep, Option<Descriptor>)>,
     /// What copies out of stacks read, by their key.
     pub contents: HashMap<Digest, Digest>,
 }
@@ -111,10 +119,15 @@ pub fn parse(bytes: &[u8], layers: &[Descriptor]) -> Result<Known> {
     }
     let mut known = Known { contents: document.contents.into_iter().collect(), ..Known::default() };
     for Entry { step, layer } in document.steps {
-        let blob = layers.get(layer).filter(|blob| blob.media_type.is_layer());
-        let blob =
-            blob.ok_or_else(|| invalid(format!("it has no layer {layer}, which {} made", step.name)))?;
-        known.steps.insert(step.key.clone(), (step, blob.clone()));
+        let blob = match layer {
+            None => None,
+            Some(layer) => {
+                let blob = layers.get(layer).filter(|blob| blob.media_type.is_layer());
+                let none = || invalid(format!("it has no layer {layer}, which {} made", step.name));
+                Some(blob.ok_or_else(none)?.clone())
+            }
+        };
+        known.steps.insert(step.key.clone(), (step, blob));
     }
     Ok(known)
 }
@@ -140,7 +153,7 @@ mod tests {
         let known = parse(json.as_bytes(), &layers).unwrap();
         assert_eq!(known.steps.len(), 2);
         let (found, blob) = &known.steps[&step("b").key];
-        assert_eq!((found, blob), (&step("b"), &layers[1]));
+        assert_eq!((found, blob.as_ref()), (&step("b"), Some(&layers[1])));
         assert_eq!(known.contents[&Digest::sha256(b"k")], Digest::sha256(b"v"));
     }
 

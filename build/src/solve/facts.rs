@@ -50,7 +50,7 @@ impl Solver<'_> {
         }
     }
 
-    pub(super) fn facts(&mut self, id: VertexId, vertex: &Vertex, list: bool) -> Result<Known> {
+    pub(super) fn facts(&mut self, id: VertexId, vertex: &Vertex, list: bool) -> Result<Option<Known>> {
         let epoch = self.options.epoch.filter(|_| self.options.epoch_is_fact);
         let mut listings = list.then(Vec::new);
         let mut facts;
@@ -69,7 +69,10 @@ impl Solver<'_> {
                     if let Some(from) = from {
                         let copy = Copy { source: source.into(), follow_links: true, ..Copy::default() };
                         let label = format!("content of {}", mount.target);
-                        facts.push(Fact(label, self.content(from, &copy, &mut listings)?));
+                        let Some(content) = self.content(from, &copy, &mut listings)? else {
+                            return Ok(None);
+                        };
+                        facts.push(Fact(label, content));
                     }
                 }
             }
@@ -82,7 +85,8 @@ impl Solver<'_> {
                         && let Some(from) = copy.from
                     {
                         let label = format!("content of {}", copy.source);
-                        facts.push(Fact(label, self.content(from, copy, &mut listings)?));
+                        let Some(content) = self.content(from, copy, &mut listings)? else { return Ok(None) };
+                        facts.push(Fact(label, content));
                     }
                 }
             }
@@ -95,7 +99,7 @@ impl Solver<'_> {
             self.place_in_stage(id, vertex).to_string(),
         ];
         let line = Digest::sha256(place.join("\n").as_bytes());
-        Ok(Known { key: key::digest(&facts), facts, line, listings: listings.unwrap_or_default() })
+        Ok(Some(Known { key: key::digest(&facts), facts, line, listings: listings.unwrap_or_default() }))
     }
 
     /// Which step of its stage it is.
@@ -104,13 +108,13 @@ impl Solver<'_> {
         self.graph.vertices[..id.0].iter().filter(same).count()
     }
 
-    /// The digest of what a copy or a mount reads.
+    /// The digest of what a copy or a mount reads; `None` if that has to be made first.
     fn content(
         &mut self,
         from: VertexId,
         copy: &Copy,
         listings: &mut Option<Vec<(Digest, Listing)>>,
-    ) -> Result<String> {
+    ) -> Result<Option<String>> {
         let outcome = self.outcome(from)?.clone();
         // Of layers, which never change, it is found once and for all.
         let remembered = match &outcome {
@@ -128,13 +132,19 @@ impl Solver<'_> {
                 let line = key::digest(&facts);
                 let known = match self.cache.last(&line) {
                     Some(digest) => Some(digest),
-                    None => self.host.shared_content(&line),
+                    None => {
+                        let known = self.host.shared_content(&line);
+                        known.iter().try_for_each(|digest| self.cache.set_last(&line, digest))?;
+                        known
+                    }
                 };
                 if let Some(digest) = known {
                     self.steps.contents.insert(line, digest.clone());
-                    return Ok(digest.to_string());
+                    return Ok(Some(digest.to_string()));
                 }
-                self.make_ready(&[from])?;
+                if !self.make_ready(&[from])? {
+                    return Ok(None);
+                }
                 Some(line)
             }
             Outcome::Directory { .. } => None,
@@ -163,7 +173,7 @@ impl Solver<'_> {
             self.cache.set_last(&line, &digest)?;
             self.steps.contents.insert(line, digest.clone());
         }
-        Ok(digest.to_string())
+        Ok(Some(digest.to_string()))
     }
 }
 

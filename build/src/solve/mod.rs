@@ -21,7 +21,7 @@ mod shared;
 mod stubs;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -178,8 +178,8 @@ pub struct Solver<'a> {
     made: bool,
     /// Layers that other machines have.
     absent: BTreeMap<DiffId, shared::Absent>,
-    /// Whether one of them could not be had.
-    sharing_failed: bool,
+    /// Steps whose layer is needed and can't be had otherwise.
+    must_run: BTreeSet<VertexId>,
 }
 
 /// What a build gave.
@@ -237,7 +237,7 @@ impl<'a> Solver<'a> {
             sources: BTreeMap::new(),
             made: false,
             absent: BTreeMap::new(),
-            sharing_failed: false,
+            must_run: BTreeSet::new(),
         };
         for target in &graph.targets {
             solver.need(target.vertex);
@@ -263,7 +263,7 @@ impl<'a> Solver<'a> {
     /// # Errors
     /// The first step that failed, as [`Error::Step`].
     pub fn solve(mut self) -> Result<Solved> {
-        let outcome = self.run();
+        let outcome = self.run_all();
         if outcome.is_err() {
             for worker in &self.workers {
                 worker.kill();
@@ -281,8 +281,6 @@ impl<'a> Solver<'a> {
         let flushed = self.finish();
         outcome?;
         flushed?;
-        let targets: Vec<VertexId> = self.graph.targets.iter().filter_map(|target| target.vertex).collect();
-        self.make_ready(&targets)?;
         let mut stacks = Vec::with_capacity(self.graph.targets.len());
         for target in &self.graph.targets {
             let stack = match target.vertex.map(|id| &self.states[id.0]) {
@@ -303,12 +301,27 @@ impl<'a> Solver<'a> {
         stack.iter().map(settle).collect()
     }
 
+    /// Does what is needed until all layers of the targets are here.
+    fn run_all(&mut self) -> Result<()> {
+        let targets: Vec<VertexId> = self.graph.targets.iter().filter_map(|target| target.vertex).collect();
+        loop {
+            self.run()?;
+            if self.make_ready(&targets)? {
+                return Ok(());
+            }
+        }
+    }
+
     fn run(&mut self) -> Result<()> {
         loop {
             while let Some(id) = self.next_ready() {
                 self.begin(id)?;
             }
             self.launch()?;
+            if self.workers.is_empty() && self.next_ready().is_some() {
+                // What was taken as known has to be made after all.
+                continue;
+            }
             if self.workers.is_empty() {
                 // Nothing is ready and nobody works: all is done, for the graph has no circle.
                 return Ok(());
@@ -367,10 +380,6 @@ impl<'a> Solver<'a> {
     }
 
     fn failed(&mut self, id: VertexId, error: Error) -> Error {
-        if self.sharing_failed {
-            // The step is not to blame.
-            return error;
-        }
         self.monitor.event(id, Event::Failed(&error));
         let vertex = self.graph.vertex(id);
         Error::Step { name: vertex.name.clone(), location: vertex.location.clone(), source: Box::new(error) }
@@ -415,15 +424,15 @@ impl<'a> Solver<'a> {
 
     /// Finds the key of a step, and its record.
     fn look_up(&mut self, id: VertexId, vertex: &Vertex) -> Result<Option<Outcome>> {
-        let mut known = self.facts(id, vertex, false)?;
+        let Some(mut known) = self.facts(id, vertex, false)? else { return Ok(None) };
         self.lines.push((known.line.clone(), known.key.clone()));
         let fresh = vertex.ignore_cache
             || self.options.no_cache
             || vertex.stage.as_ref().is_some_and(|stage| self.is_filtered(stage));
-        let hit = if fresh { None } else { self.hit(vertex, &known)? };
+        let hit = if fresh { None } else { self.hit(id, &known)? };
         if hit.is_none() {
             // The files one by one, for the explanation of a later miss. Their contents are known by now.
-            known.listings = self.facts(id, vertex, true)?.listings;
+            known.listings = self.facts(id, vertex, true)?.map(|known| known.listings).unwrap_or_default();
         }
         if self.options.explain {
             let verdict = explain::verdict(&self.cache, &known, hit.is_some(), fresh);
@@ -439,17 +448,17 @@ impl<'a> Solver<'a> {
         self.options.no_cache_filter.iter().any(|filter| filter.eq_ignore_ascii_case(stage))
     }
 
-    fn hit(&mut self, vertex: &Vertex, known: &Known) -> Result<Option<Outcome>> {
-        let Some(record) = self.cache.find(&known.key) else { return self.look_elsewhere(vertex, known) };
+    fn hit(&mut self, id: VertexId, known: &Known) -> Result<Option<Outcome>> {
+        let Some(record) = self.cache.find(&known.key) else { return self.look_elsewhere(id, known, None) };
         // Protected first: then what is found stays.
         self.lease.protect([&record.diff_id.0])?;
         let Some(layer) = self.store.layer(&record.diff_id)? else {
-            return self.look_elsewhere(vertex, known);
+            return self.look_elsewhere(id, known, Some(record));
         };
         self.note(&known.key, &record);
         let blob = descriptor(&record.blob);
         let one = StackLayer { blob, layer, created: Some(record.created) };
-        self.over(vertex, one).map(Some)
+        self.over(self.graph.vertex(id), one).map(Some)
     }
 
     /// The stack of a step: its base, and its own layer.
@@ -483,7 +492,9 @@ impl<'a> Solver<'a> {
         while self.workers.len() < self.options.jobs.max(1) {
             let ready = |id: &&VertexId| matches!(self.states[id.0], State::Ready);
             let Some(id) = self.known.keys().find(ready).copied() else { return Ok(()) };
-            self.make_ready(&self.graph.vertex(id).op.inputs())?;
+            if !self.make_ready(&self.graph.vertex(id).op.inputs())? {
+                return Ok(());
+            }
             self.monitor.event(id, Event::Started);
             self.states[id.0] = State::Running;
             match self.start(id) {
@@ -627,6 +638,7 @@ impl<'a> Solver<'a> {
         let form = BlobForm { digest: diff_id.0.clone(), size: made.size, media_type: MediaType::OciLayer };
         let blob = descriptor(&form);
         self.lease.protect([&diff_id.0])?;
+        self.absent.remove(&diff_id);
         if let Some(layer) = self.store.layer(&diff_id)? {
             return Ok(StackLayer { blob, layer, created: Some(created) });
         }

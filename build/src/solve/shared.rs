@@ -5,9 +5,10 @@
 //!                                   a step that runs on it, a copy that reads it, the image ─► fetched, verified
 //! ```
 //!
-//! So a build that another machine did wholly costs the layers of the image, and none of the stages before.
+//! So a build that another machine did wholly costs the layers of the image, and none of the stages before. A layer that
+//! nobody gives is made when it is needed: its step is done as if it had not been known, and what stands on it waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -18,25 +19,42 @@ use super::{Known, Outcome, Solver, State, form_of};
 use crate::cache::Record;
 use crate::cache::shared::SharedStep;
 use crate::error::Result;
-use crate::graph::{Vertex, VertexId};
+use crate::graph::VertexId;
 use crate::host::StackLayer;
 
-/// A layer that was found at another machine.
+/// A layer that a step is known to make, and that is not here.
 #[derive(Debug)]
 pub(super) struct Absent {
     step: SharedStep,
+    /// Whether another machine gives it; else the steps that make it can be done.
+    fetchable: bool,
     /// Whether it was fetched since.
     here: bool,
-    /// What is to be remembered once it is here.
-    records: Vec<(Digest, Record)>,
+    makers: Vec<VertexId>,
 }
 
 impl Solver<'_> {
-    /// What another machine made of a step that is not known here.
-    pub(super) fn look_elsewhere(&mut self, vertex: &Vertex, known: &Known) -> Result<Option<Outcome>> {
-        let Some(step) = self.host.shared_step(&known.key) else { return Ok(None) };
+    /// What is known of a step whose layer is not here: from another machine, or from an earlier build that did not
+    /// need the layer.
+    pub(super) fn look_elsewhere(
+        &mut self,
+        id: VertexId,
+        known: &Known,
+        earlier: Option<Record>,
+    ) -> Result<Option<Outcome>> {
+        let vertex = self.graph.vertex(id);
+        let earlier = earlier.filter(|record| record.blob.digest == record.diff_id.0).map(|record| {
+            let (key, size) = (known.key.clone(), record.blob.size);
+            let (name, diff_id, created) = (record.name, record.diff_id, record.created);
+            (SharedStep { key, name, diff_id, size, created }, false)
+        });
+        let Some((step, fetchable)) = self.host.shared_step(&known.key).or(earlier) else { return Ok(None) };
         self.lease.protect([&step.diff_id.0])?;
         let blob = step.blob();
+        let layer = self.store.layer(&step.diff_id)?;
+        if layer.is_none() && self.must_run.contains(&id) {
+            return Ok(None);
+        }
         let record = Record::new(
             &vertex.name,
             step.diff_id.clone(),
@@ -44,15 +62,16 @@ impl Solver<'_> {
             step.created,
             known.facts.clone(),
         );
-        let layer = if let Some(layer) = self.store.layer(&step.diff_id)? {
-            self.cache.store(&known.key, &record)?;
-            layer
-        } else {
-            let absent = Absent { step: step.clone(), here: false, records: Vec::new() };
+        self.cache.store(&known.key, &record)?;
+        let layer = layer.unwrap_or_else(|| {
+            let absent = Absent { step: step.clone(), fetchable, here: false, makers: Vec::new() };
             let entry = self.absent.entry(step.diff_id.clone()).or_insert(absent);
-            entry.records.push((known.key.clone(), record));
+            entry.makers.push(id);
+            if fetchable && !entry.fetchable {
+                (entry.fetchable, entry.step) = (true, step.clone());
+            }
             placeholder(&step.diff_id, form_of(&blob))
-        };
+        });
         let one = StackLayer { blob, layer, created: Some(step.created) };
         self.steps.steps.push(step);
         self.over(vertex, one).map(Some)
@@ -72,32 +91,80 @@ impl Solver<'_> {
         }
     }
 
-    /// Fetches what is absent of the stacks of these vertices, all at once.
-    pub(super) fn make_ready(&mut self, ids: &[VertexId]) -> Result<()> {
+    /// Fetches what is absent of the stacks of these vertices, all at once. `false`: some of it has to be made first, and
+    /// whoever needs it waits for that.
+    pub(super) fn make_ready(&mut self, ids: &[VertexId]) -> Result<bool> {
         if self.absent.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let mut wanted: BTreeMap<DiffId, SharedStep> = BTreeMap::new();
+        let mut lacking: BTreeSet<DiffId> = BTreeSet::new();
         for id in ids {
             let State::Done(Outcome::Stack(stack)) = &self.states[id.0] else { continue };
             for one in stack.iter() {
-                if let Some(absent) = self.absent.get(one.diff_id()).filter(|absent| !absent.here) {
-                    wanted.insert(one.diff_id().clone(), absent.step.clone());
+                match self.absent.get(one.diff_id()) {
+                    Some(absent) if absent.here => {}
+                    Some(absent) if absent.fetchable => {
+                        wanted.insert(one.diff_id().clone(), absent.step.clone());
+                    }
+                    Some(_) => {
+                        lacking.insert(one.diff_id().clone());
+                    }
+                    None => {}
                 }
             }
         }
-        if !wanted.is_empty() {
+        if lacking.is_empty() && !wanted.is_empty() {
             let steps: Vec<SharedStep> = wanted.values().cloned().collect();
-            self.host.fetch_shared(&steps).inspect_err(|_| self.sharing_failed = true)?;
-        }
-        for diff_id in wanted.keys() {
-            let Some(absent) = self.absent.get_mut(diff_id) else { continue };
-            absent.here = true;
-            for (key, record) in absent.records.drain(..) {
-                self.cache.store(&key, &record)?;
+            if self.host.fetch_shared(&steps).is_err() {
+                // The caller has said why. Nothing more comes from there.
+                self.absent.values_mut().for_each(|absent| absent.fetchable = false);
+                lacking.extend(wanted.keys().cloned());
             }
         }
-        ids.iter().try_for_each(|id| self.refresh(*id))
+        if !lacking.is_empty() {
+            self.reopen(&lacking);
+            return Ok(false);
+        }
+        for diff_id in wanted.keys() {
+            if let Some(absent) = self.absent.get_mut(diff_id) {
+                absent.here = true;
+            }
+        }
+        ids.iter().try_for_each(|id| self.refresh(*id))?;
+        Ok(true)
+    }
+
+    /// Has the steps done that make these layers; what stands on them waits, and is looked up again.
+    fn reopen(&mut self, lacking: &BTreeSet<DiffId>) {
+        for diff_id in lacking {
+            self.must_run.extend(self.absent.remove(diff_id).into_iter().flat_map(|absent| absent.makers));
+        }
+        // Also who only read such a layer: if it is made another way, nobody is to have the old one.
+        let mut open_again = vec![false; self.states.len()];
+        for number in 0..self.states.len() {
+            let State::Done(outcome) = &self.states[number] else { continue };
+            let stands_on = match outcome {
+                Outcome::Stack(stack) => stack.iter().any(|one| lacking.contains(one.diff_id())),
+                Outcome::Directory { .. } => false,
+            };
+            let inputs = self.graph.vertices[number].op.inputs();
+            open_again[number] = stands_on || inputs.iter().any(|id| open_again[id.0]);
+        }
+        for (state, again) in self.states.iter_mut().zip(open_again) {
+            if again {
+                *state = State::Waiting(0);
+            }
+        }
+        // In the graph's order, so that inputs are as they will be.
+        for number in 0..self.states.len() {
+            if matches!(self.states[number], State::Waiting(_) | State::Ready) {
+                self.known.remove(&VertexId(number));
+                let inputs = self.graph.vertices[number].op.inputs();
+                let open = inputs.iter().filter(|id| !matches!(self.states[id.0], State::Done(_))).count();
+                self.states[number] = if open == 0 { State::Ready } else { State::Waiting(open) };
+            }
+        }
     }
 
     /// Puts layers that were fetched into a stack in place of what stood for them.

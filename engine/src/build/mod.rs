@@ -168,7 +168,7 @@ impl Host for Asked<'_> {
         commit.map_err(|error| caller("fetch", &git.remote, error))
     }
 
-    fn shared_step(&self, key: &Digest) -> Option<SharedStep> {
+    fn shared_step(&self, key: &Digest) -> Option<(SharedStep, bool)> {
         self.shared.step(key)
     }
 
@@ -299,13 +299,8 @@ impl Engine {
         let lanes = Lanes::new(self, request.network_name.as_deref());
         let shared = Shared::new(self, &request.cache_from, lease.clone(), progress);
         let asked = Asked { engine: self, request, bases: &bases, lanes, shared: &shared };
-        let mut solved =
+        let solved =
             Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve).and_then(Solver::solve);
-        if solved.is_err() && shared.has_failed() {
-            // Without what cannot be fetched everything can still be made.
-            solved =
-                Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve).and_then(Solver::solve);
-        }
         shared.take_warnings().iter().for_each(|text| monitor.notice(&format!("warning: {text}")));
         let Solved { stacks, steps, sources, made } = solved.map_err(|source| Error::Build {
             source: Box::new(source),

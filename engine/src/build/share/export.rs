@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use onggi_build::StackLayer;
-use onggi_build::cache::shared::{SharedStep, Steps, to_json};
+use onggi_build::cache::shared::{Steps, to_json};
 use onggi_image::layer::{DEFAULT_GZIP_LEVEL, GzipWriter, MAX_CONTENT, PackOptions, Source, pack};
 use onggi_image::store::{BlobForm, Layer, Lease};
 use onggi_oci::{
@@ -27,18 +27,14 @@ struct Artifact {
     layers: Vec<Descriptor>,
 }
 
-/// The steps of a mode: all, or those whose layer an image has.
-fn chosen(steps: &Steps, mode: CacheMode, stacks: &[Vec<StackLayer>]) -> Steps {
-    let of_images: BTreeSet<&DiffId> = stacks.iter().flatten().map(StackLayer::diff_id).collect();
-    let wanted = |step: &&SharedStep| mode == CacheMode::Max || of_images.contains(&step.diff_id);
-    Steps { steps: steps.steps.iter().filter(wanted).cloned().collect(), contents: steps.contents.clone() }
+/// Whether a mode shares a layer: all, or those that an image has.
+fn shares(mode: CacheMode, stacks: &[Vec<StackLayer>], diff_id: &DiffId) -> bool {
+    mode == CacheMode::Max || stacks.iter().flatten().any(|one| one.diff_id() == diff_id)
 }
 
 /// The annotation of an image with these layers.
 pub(in crate::build) fn inline(steps: &Steps, stack: &[StackLayer]) -> String {
-    let own: Vec<Vec<StackLayer>> = vec![stack.to_vec()];
-    let steps = chosen(steps, CacheMode::Min, &own);
-    to_json(&steps, &|diff_id| stack.iter().position(|one| one.diff_id() == diff_id))
+    to_json(steps, &|diff_id| stack.iter().position(|one| one.diff_id() == diff_id))
 }
 
 impl Engine {
@@ -51,13 +47,13 @@ impl Engine {
         steps: &Steps,
         stacks: &[Vec<StackLayer>],
     ) -> Result<()> {
-        let steps = chosen(steps, to.mode, stacks);
+        let shares = |diff_id: &DiffId| shares(to.mode, stacks, diff_id);
         match &to.place {
             CachePlace::Inline => Ok(()),
             CachePlace::Local { dir, tag } => {
                 let layout = Layout::create(dir)?;
                 let there = |blob: &Descriptor| layout.has(blob);
-                let artifact = self.artifact(lease, shared, &steps, &there)?;
+                let artifact = self.artifact(lease, shared, steps, &shares, &there)?;
                 let store = self.store()?;
                 for blob in &artifact.layers {
                     if !layout.has(blob)? {
@@ -84,7 +80,7 @@ impl Engine {
                     .map(|(_, blob)| blob.digest.clone())
                     .collect();
                 let there = |blob: &Descriptor| Ok(known.contains(&blob.digest));
-                let artifact = self.artifact(lease, shared, &steps, &there)?;
+                let artifact = self.artifact(lease, shared, steps, &shares, &there)?;
                 self.push_cache(lease, &reference, artifact)
             }
         }
@@ -96,6 +92,7 @@ impl Engine {
         lease: &Lease,
         shared: &Shared<'_>,
         steps: &Steps,
+        shares: &dyn Fn(&DiffId) -> bool,
         there: &dyn Fn(&Descriptor) -> Result<bool>,
     ) -> Result<Artifact> {
         let store = self.store()?;
@@ -105,7 +102,7 @@ impl Engine {
             if forms.len() >= MAX_LAYERS {
                 break;
             }
-            if forms.contains_key(&step.diff_id) {
+            if forms.contains_key(&step.diff_id) || !shares(&step.diff_id) {
                 continue;
             }
             if let Some(layer) = store.layer(&step.diff_id)? {

@@ -63,11 +63,6 @@ impl<'a> Shared<'a> {
         self.warnings.take()
     }
 
-    /// Whether a build failed because of it.
-    pub(in crate::build) fn has_failed(&self) -> bool {
-        self.failed.get()
-    }
-
     fn read(&self, place: &CacheFrom) -> Result<Known> {
         match place {
             CacheFrom::Local { dir, tag, digest } => {
@@ -90,12 +85,14 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// What was made under this key.
-    pub(in crate::build) fn step(&self, key: &Digest) -> Option<SharedStep> {
+    /// What was made under this key, and whether somebody has its layer.
+    pub(in crate::build) fn step(&self, key: &Digest) -> Option<(SharedStep, bool)> {
         if self.places.is_empty() || self.failed.get() {
             return None;
         }
-        self.sources().iter().find_map(|(_, known)| Some(known.steps.get(key)?.0.clone()))
+        let all = || self.sources().iter().filter_map(|(_, known)| known.steps.get(key));
+        let found = all().find(|(_, blob)| blob.is_some()).or_else(|| all().next());
+        found.map(|(step, blob)| (step.clone(), blob.is_some()))
     }
 
     /// What a copy out of a stack reads.
@@ -109,7 +106,7 @@ impl<'a> Shared<'a> {
     /// The blob of a step's layer, and where it is.
     pub(super) fn blob(&self, key: &Digest) -> Option<(&'a CacheFrom, &Descriptor)> {
         let sources = self.sources.get()?;
-        sources.iter().find_map(|(place, known)| Some((*place, &known.steps.get(key)?.1)))
+        sources.iter().find_map(|(place, known)| Some((*place, known.steps.get(key)?.1.as_ref()?)))
     }
 
     /// Brings layers into the store.
@@ -129,7 +126,7 @@ impl<'a> Shared<'a> {
             let mut wanted: Vec<LayerSource> = Vec::new();
             for step in steps {
                 if let Some((_, blob)) = self.blob(&step.key)
-                    && known.steps.get(&step.key).is_some_and(|(_, own)| own.digest == blob.digest)
+                    && known.steps.get(&step.key).is_some_and(|(_, own)| own.as_ref() == Some(blob))
                     && self.engine.store()?.layer(&step.diff_id)?.is_none()
                 {
                     wanted.push(LayerSource { blob: blob.clone(), diff_id: step.diff_id.clone() });
