@@ -29,6 +29,7 @@ pub(super) fn packed(one: Instruction) -> u64 {
 }
 
 #[rustfmt::skip]
+#[expect(clippy::unreadable_literal, reason = "fields side by side, not a quantity")]
 const PROGRAM: &[u64] = &[
     0x0020000000000004, 0x001500f3c000003e, 0x0020000000000000, 0x00356a0040000000, 0x0035480000000117,
     0x003537000000009d, 0x0035150000000087, 0x0035110000000039, 0x003507000000002a, 0x0035000400000029,
