@@ -245,7 +245,9 @@ fn killed_at_a_system_call_nothing_is_lost() {
             }
         }
         let deeds: Vec<&Deed> = chosen.iter().map(|&one| &ground.deeds[one]).collect();
-        deeds.iter().for_each(|deed| ready(deed));
+        for deed in &deeds {
+            ready(deed);
+        }
         let calls: Vec<u64> = chosen.iter().map(|&one| 1 + random.below(known[one].0)).collect();
         let names: Vec<_> =
             deeds.iter().zip(&calls).map(|(d, n)| format!("{} at call {n}", d.name)).collect();
@@ -253,11 +255,9 @@ fn killed_at_a_system_call_nothing_is_lost() {
         let children: Vec<Child> =
             deeds.iter().zip(&calls).map(|(deed, call)| ground.start(deed, *call)).collect();
         killed += children.into_iter().map(end).filter(|was| *was).count();
-        let of =
-            |pick: fn(&(u64, Option<String>, Option<String>)) -> &Option<String>| -> Vec<Option<String>> {
-                chosen.iter().map(|&one| pick(&known[one]).clone()).collect()
-            };
-        ground.check(&deeds, &of(|k| &k.1), &of(|k| &k.2), &round);
+        let old: Vec<_> = chosen.iter().map(|&one| known[one].1.clone()).collect();
+        let new: Vec<_> = chosen.iter().map(|&one| known[one].2.clone()).collect();
+        ground.check(&deeds, &old, &new, &round);
     }
     eprintln!("{killed} commands were killed in {rounds} rounds");
     assert!(killed as u64 * 4 >= rounds, "only {killed} commands of {rounds} rounds were killed at work");

@@ -130,7 +130,9 @@ fn files_are_found_without_a_mount_as_with_one() {
         return;
     }
     // (layers, what `etc/one` and `etc/two` are)
-    let cases: [(&[&[(&str, &[u8])]], [Option<&str>; 2]); 9] = [
+    /// Layers of files, and what two paths say in the end.
+    type Case<'a> = (&'a [&'a [(&'a str, &'a [u8])]], [Option<&'a str>; 2]);
+    let cases: [Case<'_>; 9] = [
         (&[&[("etc/", b""), ("etc/one", b"1")]], [Some("1"), None]),
         (&[&[("other", b"1")]], [None, None]),
         (&[&[("etc/one", b"1"), ("etc/two", b"1")], &[("etc/two", b"2")]], [Some("1"), Some("2")]),
