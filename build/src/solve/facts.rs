@@ -130,14 +130,11 @@ impl Solver<'_> {
                     ),
                 ];
                 let line = key::digest(&facts);
-                let known = match self.cache.last(&line) {
-                    Some(digest) => Some(digest),
-                    None => {
-                        let known = self.host.shared_content(&line);
-                        known.iter().try_for_each(|digest| self.cache.set_last(&line, digest))?;
-                        known
-                    }
-                };
+                let mut known = self.cache.last(&line);
+                if known.is_none() {
+                    known = self.host.shared_content(&line);
+                    known.iter().try_for_each(|digest| self.cache.set_last(&line, digest))?;
+                }
                 if let Some(digest) = known {
                     self.steps.contents.insert(line, digest.clone());
                     return Ok(Some(digest.to_string()));
