@@ -383,6 +383,11 @@ fn the_small_flags_do_what_they_say() {
         says(&onggi, &["--tmpfs", "/scratch:size=1m,mode=700"], "stat -c %a /scratch; touch /scratch/x"),
         "700"
     );
+    let ids =
+        says(&onggi, &["--userns", "auto:size=100000"], "awk '{print ($3 >= 100000)}' /proc/self/uid_map");
+    assert_eq!(ids, "1");
+    refuses(&onggi, &["--userns=auto:size=0"], "size=0 is no number of IDs");
+    refuses(&onggi, &["--userns=auto:uidmapping=0:1:2"], "auto takes size=N");
     assert_eq!(says(&onggi, &["--domainname", "lan"], "cat /proc/sys/kernel/domainname"), "lan");
     assert_eq!(says(&onggi, &["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
     let names = says(

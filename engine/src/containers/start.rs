@@ -252,7 +252,12 @@ impl Start<'_> {
         let authority = self.engine.authority()?;
         let of_layers = self.layers.iter().map(|layer| layer.record.max_id);
         let of_user = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
-        let highest = of_layers.chain(of_user).max().unwrap_or_default();
+        let wished = self.record.request.namespaces.user_ids;
+        let highest = of_layers
+            .chain(of_user)
+            .chain(wished.map(|count| count.saturating_sub(1)))
+            .max()
+            .unwrap_or_default();
         let runroot = &self.engine.settings().runroot;
         if let Some(ids) = shared.ids(authority.first_namespace, runroot, highest)? {
             return Ok(ids);
@@ -260,6 +265,15 @@ impl Start<'_> {
         if !authority.first_namespace {
             // The caller's namespace has the IDs already; the container gets the same in one of its own.
             let maps = onggi_runtime::rootless::nested_maps()?;
+            let last = wished.unwrap_or_default().saturating_sub(1);
+            let has = |map: &onggi_sys::idmap::IdMap| map.to_outside(last).is_some();
+            if let (Some(count), Some((uids, gids))) = (wished, &maps)
+                && !(has(uids) && has(gids))
+            {
+                let problem =
+                    format!("you don't have {count} IDs: see your lines in /etc/subuid and /etc/subgid");
+                return Err(Error::flag("--userns", problem));
+            }
             return Ok(maps.map_or(Ids::Host, |(uids, gids)| Ids::Nested(uids, gids)));
         }
         if self.record.host_ids {

@@ -61,6 +61,8 @@ pub enum Ipc {
 pub struct Namespaces {
     /// Whose IDs; `None` leaves it to what else is wished.
     pub user: Option<UserNamespace>,
+    /// How many IDs it has at least, if they are its own.
+    pub user_ids: Option<u32>,
     /// Processes.
     pub pid: Sharing,
     /// Inter-process communication.

@@ -36,9 +36,9 @@ pub struct Options {
     /// Security options: seccomp=unconfined|builtin|FILE, no-new-privileges[=BOOL], apparmor=PROFILE, label=disable, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
-    /// User IDs of the container: private or auto (its own, the default) or host
+    /// User IDs of the container: private or auto[:size=N] (its own, at least so many; the default) or host
     #[arg(long, value_name = "MODE", value_parser = user_namespace)]
-    userns: Option<UserNamespace>,
+    userns: Option<UserIds>,
     /// UTS namespace to use: private (the default) or host
     #[arg(long, value_name = "MODE", default_value = "private", value_parser = sharing, hide_default_value = true)]
     uts: Sharing,
@@ -47,7 +47,8 @@ pub struct Options {
 impl Options {
     pub fn namespaces(&self) -> Namespaces {
         Namespaces {
-            user: self.userns,
+            user: self.userns.map(|ids| ids.namespace),
+            user_ids: self.userns.and_then(|ids| ids.count),
             pid: self.pid.clone(),
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
@@ -108,13 +109,29 @@ fn ipc(text: &str) -> Result<Ipc, String> {
     }
 }
 
-fn user_namespace(text: &str) -> Result<UserNamespace, String> {
-    match text {
-        "private" | "auto" | "" => Ok(UserNamespace::Private),
-        "host" => Ok(UserNamespace::Host),
-        "keep-id" => {
+/// Whose user IDs a container gets, and how many there must be.
+#[derive(Clone, Copy, Debug)]
+struct UserIds {
+    namespace: UserNamespace,
+    count: Option<u32>,
+}
+
+fn user_namespace(text: &str) -> Result<UserIds, String> {
+    let (mode, options) = text.split_once(':').unwrap_or((text, ""));
+    let own = UserIds { namespace: UserNamespace::Private, count: None };
+    match (mode, options) {
+        ("private" | "auto" | "", "") => Ok(own),
+        ("auto", options) => options.split(',').try_fold(own, |own, option| match option.split_once('=') {
+            Some(("size", count)) => match count.parse() {
+                Ok(count) if count > 0 => Ok(UserIds { count: Some(count), ..own }),
+                _ => Err(format!("size={count} is no number of IDs")),
+            },
+            _ => Err(format!("auto takes size=N, not {option:?}")),
+        }),
+        ("host", "") => Ok(UserIds { namespace: UserNamespace::Host, count: None }),
+        ("keep-id", _) => {
             Err("keep-id is not supported: the kernel can't show a user's layers with other owners".into())
         }
-        _ => Err("expected private, auto or host".into()),
+        _ => Err("expected private, auto, auto:size=N or host".into()),
     }
 }
