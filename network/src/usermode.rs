@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -134,8 +135,8 @@ pub fn start(
 ) -> Result<()> {
     let dir = runroot.join("networks/usermode");
     fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
-    let pid_file = dir.join(format!(".{container}.pid"));
-    let place = Place::make(dir.join(format!(".{container}.net")), inside)?;
+    let (pid_file, place) = unfinished(&dir, container);
+    let place = Place::make(place, inside)?;
     let pid = match program {
         Program::Pasta => start_pasta(file, &pid_file, &place.0, part, ports)?,
         Program::Slirp4netns => start_slirp(file, &dir, container, &place.0, part, ports)?,
@@ -157,6 +158,31 @@ pub fn start(
         let _ = fs::remove_file(&path);
     }
     done
+}
+
+/// What is there while a program starts: its process ID, and a place for the namespace.
+fn unfinished(dir: &Path, container: &str) -> (PathBuf, PathBuf) {
+    (dir.join(format!(".{container}.pid")), dir.join(format!(".{container}.net")))
+}
+
+/// Ends a program whose start was killed, and removes what that left.
+fn end_unfinished(dir: &Path, container: &str) {
+    let (pid_file, place) = unfinished(dir, container);
+    let text = fs::read_to_string(&pid_file).unwrap_or_default();
+    if let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw)
+        && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+    {
+        // The number may be another's by now; the program's own words name the file.
+        let words = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        let named = pid_file.as_os_str().as_bytes();
+        if words.split(|byte| *byte == 0).any(|word| word == named) {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+        }
+    }
+    let _ = fs::remove_file(&pid_file);
+    if place.exists() {
+        drop(Place(place));
+    }
 }
 
 /// A namespace in the tree of files: the programs drop what they would need to look at a process, and the
@@ -355,10 +381,12 @@ pub(crate) fn holder(state: &Path, wanted: &Published) -> Option<String> {
 /// # Errors
 /// [`Error::Io`].
 pub fn release(runroot: &Path, container: &str) -> Result<()> {
-    if let Some(record) = get(runroot, container)? {
-        record.end();
+    let dir = runroot.join("networks/usermode");
+    match get(runroot, container)? {
+        Some(record) => record.end(),
+        None => end_unfinished(&dir, container),
     }
-    let path = runroot.join("networks/usermode").join(container);
+    let path = dir.join(container);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
