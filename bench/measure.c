@@ -70,7 +70,14 @@ static pid_t start(const char *command) {
 
 // The seconds that a run took; negative if a command failed.
 static double run(struct row *row) {
-    if (*row->prepare && system(row->prepare) != 0) return -1;
+    if (*row->prepare) {
+        // What it prints is nobody's row.
+        char *line = NULL;
+        if (asprintf(&line, "{ %s; } >%s 2>&1", row->prepare, log_path) < 0) return -1;
+        int status = system(line);
+        free(line);
+        if (status != 0) return -1;
+    }
     double begin = now();
     int started = 0, ended = 0, bad = 0;
     while (ended < row->total) {

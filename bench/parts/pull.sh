@@ -44,7 +44,7 @@ SH
     table "pull of $(du -sh --apparent-size "$images/debian-python" | cut -f1) in 5 layers into an empty store"
 
     for format in erofs dir; do
-        emptied="ONGGI_ROOT=$fs/$format $onggi pull -q $image; sync -f $fs"
+        emptied="ONGGI_ROOT=$fs/$format $onggi --storage $format pull -q $image; sync -f $fs"
         row_after "$emptied" "onggi rmi, layers as $format" "ONGGI_ROOT=$fs/$format $onggi rmi $image"
     done
     if has podman; then

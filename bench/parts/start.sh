@@ -65,6 +65,7 @@ bench_start() {
     done
     burst 50 50 'onggi run' "$onggi run --rm --network none localhost/busybox true"
     runs=3 table '50 containers at once'
+    start_of_a_user
 }
 
 # The same of an ordinary user, nobody, with subordinate IDs of his own.
