@@ -69,3 +69,20 @@ fresh_fs() {
     loops+=("$(losetup --find --show "$1.img")")
     mount "${loops[-1]}" "$1"
 }
+
+# ordinary_user: $user, the beginning of a command line of nobody, with subordinate IDs and a home, $home, which has
+# a copy of onggi. Until end_ordinary_user.
+ordinary_user() {
+    home=$work/disk/user
+    mkdir -p "$home/run"
+    cp "$onggi" "$home/onggi"
+    echo 'nobody:200000:65536' >"$home/ids"
+    chmod 755 "$work" "$base"
+    chown -R nobody "$home"
+    # This mount namespace is the benchmark's own.
+    mount --bind "$home/ids" /etc/subuid
+    mount --bind "$home/ids" /etc/subgid
+    user="setpriv --reuid nobody --regid nogroup --clear-groups env -u ONGGI_ROOT -u ONGGI_RUNROOT HOME=$home XDG_RUNTIME_DIR=$home/run"
+}
+
+end_ordinary_user() { umount /etc/subuid /etc/subgid; }

@@ -150,15 +150,8 @@ life_of_a_user() {
         echo "  (without rootless networks: no pasta)"
         return 0
     fi
-    local home=$work/disk/user user
-    mkdir -p "$home/run"
-    cp "$onggi" "$home/onggi"
-    echo 'nobody:200000:65536' >"$home/ids"
-    chmod 755 "$work" "$base"
-    chown -R nobody "$home"
-    # This mount namespace is the benchmark's own.
-    mount --bind "$home/ids" /etc/subuid
-    mount --bind "$home/ids" /etc/subgid
+    local home user
+    ordinary_user
     mount -t tmpfs tmpfs /dev/net
     mknod -m 666 /dev/net/tun c 10 200
     # An address and a way out for pasta to copy.
@@ -167,7 +160,6 @@ life_of_a_user() {
     in_host ip link set up1 up
     in_host ip addr add 192.0.2.10/24 dev up0
     in_host ip route add default via 192.0.2.1
-    user="setpriv --reuid nobody --regid nogroup --clear-groups env -u ONGGI_ROOT -u ONGGI_RUNROOT HOME=$home XDG_RUNTIME_DIR=$home/run"
     local names=(onggi)
     local -A command=([onggi]="$user $home/onggi" [podman]="$user podman --cgroup-manager cgroupfs")
     chmod 644 "$work/busybox.tar"
@@ -189,5 +181,6 @@ life_of_a_user() {
         fi
         away "in_host ${command[$name]}" server
     done
-    umount /dev/net /etc/subuid /etc/subgid
+    umount /dev/net
+    end_ordinary_user
 }

@@ -71,17 +71,9 @@ bench_start() {
 # The same of an ordinary user, nobody, with subordinate IDs of his own.
 start_of_a_user() {
     has setpriv || return 0
-    local home=$work/disk/user user tool
-    mkdir -p "$home/run"
-    cp "$onggi" "$home/onggi"
-    echo 'nobody:200000:65536' >"$home/ids"
-    chmod 755 "$work" "$base"
-    chown -R nobody "$home"
-    # This mount namespace is the benchmark's own.
-    mount --bind "$home/ids" /etc/subuid
-    mount --bind "$home/ids" /etc/subgid
+    local home user tool
+    ordinary_user
     chmod 644 "$work/busybox.tar"
-    user="setpriv --reuid nobody --regid nogroup --clear-groups env -u ONGGI_ROOT -u ONGGI_RUNROOT HOME=$home XDG_RUNTIME_DIR=$home/run"
     local -A command=([onggi]="$user $home/onggi" [podman]="$user podman --storage-driver overlay --cgroup-manager cgroupfs")
     row 'floor: setpriv, env, unshare of six namespaces' "$user unshare -Umpinu --map-root-user --fork --mount-proc true"
     for tool in onggi podman; do
@@ -92,5 +84,5 @@ start_of_a_user() {
             row "$tool run" "${command[$tool]} run --rm --network none localhost/busybox true"
     done
     table 'start of a container by an ordinary user (through setpriv and env)'
-    umount /etc/subuid /etc/subgid
+    end_ordinary_user
 }

@@ -643,19 +643,11 @@ impl<'a> Solver<'a> {
             return Ok(StackLayer { blob, layer, created: Some(created) });
         }
         let record = LayerRecord {
-            diff_id,
-            format: onggi_image::store::Format::Dir,
-            file: None,
             entries: made.entries,
             bytes: made.bytes,
             max_id: made.max_id,
-            squashed: 0,
-            devices_skipped: 0,
-            xattrs_skipped: 0,
-            root_entry: false,
-            opaque_root: false,
-            user_xattr: self.store.options().overlay_xattr == onggi_image::layer::OverlayXattr::User,
             blobs: vec![form],
+            ..LayerRecord::directory(diff_id, self.store.options().overlay_xattr)
         };
         let pending = self.lease.adopt_layer(upper, &record)?;
         let tree = pending.layer_tree().unwrap_or_default();

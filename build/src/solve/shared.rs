@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use onggi_image::store::{BlobForm, Format, Layer, LayerRecord};
+use onggi_image::layer::OverlayXattr;
+use onggi_image::store::{BlobForm, Layer, LayerRecord};
 use onggi_oci::{DiffId, Digest};
 
 use super::{Known, Outcome, Solver, State, form_of};
@@ -186,20 +187,7 @@ impl Solver<'_> {
 
 /// Stands for a layer that is not here.
 fn placeholder(diff_id: &DiffId, form: BlobForm) -> Layer {
-    let record = LayerRecord {
-        diff_id: diff_id.clone(),
-        format: Format::Dir,
-        file: None,
-        entries: 0,
-        bytes: 0,
-        max_id: 0,
-        squashed: 0,
-        devices_skipped: 0,
-        xattrs_skipped: 0,
-        root_entry: false,
-        opaque_root: false,
-        user_xattr: false,
-        blobs: vec![form],
-    };
+    let own = LayerRecord::directory(diff_id.clone(), OverlayXattr::Trusted);
+    let record = LayerRecord { blobs: vec![form], ..own };
     Layer::at(PathBuf::new(), record)
 }

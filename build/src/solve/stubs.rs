@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use onggi_image::layer::OverlayXattr;
 use onggi_image::snapshot::Snapshot;
-use onggi_image::store::{Format, Layer, LayerRecord};
+use onggi_image::store::{Layer, LayerRecord};
 use onggi_oci::{DiffId, Digest};
 use rustix::fs::{AtFlags, FileType, Gid, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -135,7 +135,7 @@ fn is_hidden(layers: &[Layer], real: &Path, xattr: OverlayXattr) -> Result<bool>
                     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
                     let dir = crate::tree::open_below(root.as_fd(), path, flags, rustix::fs::Mode::empty())
                         .map_err(Error::io("open the directory", path))?;
-                    if is_opaque(&dir, xattr) {
+                    if xattr.is_opaque(dir.as_fd()).map_err(Error::io("look at", path))? {
                         return Ok(true);
                     }
                 }
@@ -149,29 +149,7 @@ fn is_hidden(layers: &[Layer], real: &Path, xattr: OverlayXattr) -> Result<bool>
     Ok(false)
 }
 
-fn is_opaque(directory: &OwnedFd, xattr: OverlayXattr) -> bool {
-    let name = match xattr {
-        OverlayXattr::Trusted => c"trusted.overlay.opaque",
-        OverlayXattr::User => c"user.overlay.opaque",
-    };
-    rustix::fs::fgetxattr(directory, name, &mut [0_u8; 8][..]).is_ok()
-}
-
 fn layer_at(path: PathBuf, xattr: OverlayXattr) -> Layer {
-    let record = LayerRecord {
-        diff_id: DiffId(Digest::sha256(path.as_os_str().as_encoded_bytes())),
-        format: Format::Dir,
-        file: None,
-        entries: 0,
-        bytes: 0,
-        max_id: 0,
-        squashed: 0,
-        devices_skipped: 0,
-        xattrs_skipped: 0,
-        root_entry: false,
-        opaque_root: false,
-        user_xattr: xattr == OverlayXattr::User,
-        blobs: Vec::new(),
-    };
-    Layer::at(path, record)
+    let diff_id = DiffId(Digest::sha256(path.as_os_str().as_encoded_bytes()));
+    Layer::at(path, LayerRecord::directory(diff_id, xattr))
 }

@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::run::stubs;
 
 /// What happened to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,9 +63,6 @@ pub(super) struct Changes {
     /// What lies in the upper directory and is no change; without a leading slash.
     pub(super) unchanged: BTreeSet<Vec<u8>>,
 }
-
-/// What a start puts there to mount onto, if the image has nothing of that name.
-const MOUNT_POINTS: &[&[u8]] = &[b"dev", b"etc/hostname", b"etc/hosts", b"etc/resolv.conf", b"proc", b"sys"];
 
 /// Compares the upper directory of an overlay with what lies below it.
 pub(super) fn compare(upper: BorrowedFd<'_>, lower: BorrowedFd<'_>, xattr: OverlayXattr) -> Result<Changes> {
@@ -143,7 +141,8 @@ impl Walk {
         };
         if is_directory(&stat) {
             let here = self.open(upper.as_fd(), name)?;
-            let hidden = hidden || self.is_opaque(&here)?;
+            let hidden = hidden
+                || self.xattr.is_opaque(here.as_fd()).map_err(self.failed("read the attributes of"))?;
             let below = match (lower, below.as_ref().is_some_and(is_directory)) {
                 (Some(lower), true) => Some(self.open(lower.as_fd(), name)?),
                 _ => None,
@@ -168,14 +167,14 @@ impl Walk {
     /// Whether this is an empty file or directory that a start made to mount onto.
     fn is_mount_point(&self, stat: &Stat, parent: &OwnedFd, name: &[u8]) -> Result<bool> {
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(MOUNT_POINTS.contains(&&self.path[..]) && stat.st_size == 0),
+            FileType::RegularFile => Ok(stubs::has(&self.path) && stat.st_size == 0),
             FileType::Directory if self.path == b"etc" => {
                 // Only there for the files in it.
                 let inside = self.names(&self.open(parent.as_fd(), name)?)?;
                 let is_stub = |name: &Vec<u8>| self.found.unchanged.contains(&[b"etc/", &name[..]].concat());
                 Ok(!inside.is_empty() && inside.iter().all(is_stub))
             }
-            FileType::Directory if MOUNT_POINTS.contains(&&self.path[..]) => {
+            FileType::Directory if stubs::has(&self.path) => {
                 Ok(self.names(&self.open(parent.as_fd(), name)?)?.is_empty())
             }
             _ => Ok(false),
@@ -198,10 +197,10 @@ impl Walk {
         result
     }
 
-    fn failed(&self, op: &'static str) -> impl FnOnce(Errno) -> Error {
+    fn failed<E: Into<std::io::Error>>(&self, op: &'static str) -> impl FnOnce(E) -> Error + use<E> {
         use std::os::unix::ffi::OsStrExt;
         let path = PathBuf::from(std::ffi::OsStr::from_bytes(&[b"/", &self.path[..]].concat()));
-        move |errno| Error::ContainerFile { op, path, source: errno.into() }
+        move |error| Error::ContainerFile { op, path, source: error.into() }
     }
 
     fn open(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
@@ -231,15 +230,6 @@ impl Walk {
             }
         }
         Ok(names)
-    }
-
-    fn is_opaque(&self, directory: &OwnedFd) -> Result<bool> {
-        let mut value = [0; 1];
-        match rustix::fs::fgetxattr(directory, self.xattr.opaque(), &mut value) {
-            Ok(length) => Ok(value[..length] == *b"y"),
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
-            Err(errno) => Err(self.failed("read the attributes of")(errno)),
-        }
     }
 
     /// Whether the attributes that an image keeps are others.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-const DIRECTORIES: [&str; 5] = ["", "dev", "proc", "sys", "etc"];
+const DIRECTORIES: [&str; 3] = ["dev", "proc", "sys"];
 const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
 
 /// The directory, made if this store has none yet.
@@ -27,10 +27,20 @@ pub(crate) fn directory(store: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Whether this path, without a leading slash, is one of them. A start makes it in the upper directory
+/// where a layer hides it.
+pub(crate) fn has(path: &[u8]) -> bool {
+    DIRECTORIES.iter().chain(&FILES).any(|point| point.as_bytes() == path)
+}
+
 /// Others may do the same: it appears whole, by one rename.
 fn make(path: &Path) -> io::Result<()> {
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
-    for name in DIRECTORIES {
+    // One of the same number may have been killed here.
+    if beside.exists() {
+        fs::remove_dir_all(&beside)?;
+    }
+    for name in ["", "etc"].into_iter().chain(DIRECTORIES) {
         let directory = beside.join(name);
         DirBuilder::new().mode(0o755).create(&directory)?;
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
@@ -56,6 +66,7 @@ mod tests {
         let path = directory(store.path()).unwrap();
         assert!(path.join("etc/hosts").is_file() && path.join("proc").is_dir());
         assert_eq!(directory(store.path()).unwrap(), path);
+        fs::create_dir(path.with_extension(format!("{}.tmp", std::process::id()))).unwrap();
         make(&path).unwrap();
         assert_eq!(fs::read_dir(store.path().join("cache")).unwrap().count(), 1);
     }

@@ -6,6 +6,10 @@
 //! | `dir/.wh..wh..opq`, empty file | attribute `trusted.overlay.opaque=y` (or `user.overlay.opaque`) of `dir` |
 //! | `.wh..wh.*`, what AUFS kept for itself | nothing |
 
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
 use crate::EntryProblem;
 
 /// Begins the name of a whiteout.
@@ -60,6 +64,20 @@ impl OverlayXattr {
         match self {
             Self::Trusted => "trusted.overlay.opaque",
             Self::User => "user.overlay.opaque",
+        }
+    }
+
+    /// Whether a directory, open for reading, hides the same one in lower layers.
+    ///
+    /// # Errors
+    /// What `fgetxattr(2)` says, but that there is no mark or can be none.
+    pub fn is_opaque(self, directory: BorrowedFd<'_>) -> std::io::Result<bool> {
+        let mut value = [0; 8];
+        match rustix::fs::fgetxattr(directory, self.opaque(), &mut value[..]) {
+            // `x` says only that something inside is marked.
+            Ok(length) => Ok(value.get(..length) == Some(b"y")),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+            Err(errno) => Err(errno.into()),
         }
     }
 

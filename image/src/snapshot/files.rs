@@ -4,6 +4,7 @@
 //! everything else that is read. So the layers are asked one after another, as overlayfs would.
 //! What is rare there (links, marks in attributes) is left to overlayfs itself.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, openat, statat};
@@ -11,7 +12,6 @@ use rustix::io::Errno;
 
 use super::Snapshot;
 use crate::error::{Error, Result};
-use crate::layer::OverlayXattr;
 
 /// What a snapshot has at a path.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Snapshot {
     /// # Errors
     /// A layer can't be read.
     pub fn files<const N: usize>(&self, directory: &str, names: [&str; N]) -> Result<Option<[Found; N]>> {
-        let failed = |errno: Errno| Error::io("look at the image's", directory, errno);
+        let failed = |source: io::Error| Error::io("look at the image's", directory, source);
         let Some(parts) = self.directory(directory).map_err(failed)? else { return Ok(None) };
         let mut found = [const { Found::Nothing }; N];
         for (found, name) in found.iter_mut().zip(names) {
@@ -51,14 +51,14 @@ impl Snapshot {
     }
 
     /// The directories that overlayfs would merge, the topmost first.
-    fn directory(&self, name: &str) -> Result<Option<Vec<OwnedFd>>, Errno> {
+    fn directory(&self, name: &str) -> io::Result<Option<Vec<OwnedFd>>> {
         let mut parts = Vec::new();
         for layer in &self.layers {
             let Ok(root) = layer.open() else { return Ok(None) };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match openat(&root, name, flags, Mode::empty()) {
                 Ok(part) => {
-                    let opaque = is_opaque(part.as_fd(), self.xattr)?;
+                    let opaque = self.xattr.is_opaque(part.as_fd())?;
                     parts.push(part);
                     if opaque {
                         break;
@@ -71,7 +71,7 @@ impl Snapshot {
                     _ if !parts.is_empty() => break,
                     _ => return Ok(None),
                 },
-                Err(errno) => return Err(errno),
+                Err(errno) => return Err(errno.into()),
             }
         }
         Ok(Some(parts))
@@ -79,7 +79,7 @@ impl Snapshot {
 }
 
 /// `None` for what is no plain file.
-fn file(parts: &[OwnedFd], name: &str) -> Result<Option<Found>, Errno> {
+fn file(parts: &[OwnedFd], name: &str) -> io::Result<Option<Found>> {
     for part in parts {
         match entry(part.as_fd(), name)? {
             Entry::Absent => {}
@@ -91,7 +91,7 @@ fn file(parts: &[OwnedFd], name: &str) -> Result<Option<Found>, Errno> {
                 // A directory that a container changes may have another thing there by now.
                 let calm = OFlags::NOCTTY | OFlags::NONBLOCK;
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | calm;
-                return openat(part, name, flags, Mode::empty()).map(|file| Some(Found::File(file)));
+                return Ok(Some(Found::File(openat(part, name, flags, Mode::empty())?)));
             }
             Entry::Other { .. } => return Ok(None),
         }
@@ -99,7 +99,7 @@ fn file(parts: &[OwnedFd], name: &str) -> Result<Option<Found>, Errno> {
     Ok(Some(Found::Nothing))
 }
 
-fn entry(directory: BorrowedFd<'_>, name: &str) -> Result<Entry, Errno> {
+fn entry(directory: BorrowedFd<'_>, name: &str) -> io::Result<Entry> {
     match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat)
             if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0 =>
@@ -108,20 +108,6 @@ fn entry(directory: BorrowedFd<'_>, name: &str) -> Result<Entry, Errno> {
         }
         Ok(stat) => Ok(Entry::Other { mode: stat.st_mode, size: stat.st_size }),
         Err(Errno::NOENT) => Ok(Entry::Absent),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Whether a directory hides the same one in lower layers.
-fn is_opaque(directory: BorrowedFd<'_>, xattr: OverlayXattr) -> Result<bool, Errno> {
-    let name = match xattr {
-        OverlayXattr::Trusted => c"trusted.overlay.opaque",
-        OverlayXattr::User => c"user.overlay.opaque",
-    };
-    let mut value = [0; 8];
-    match rustix::fs::fgetxattr(directory, name, &mut value[..]) {
-        Ok(length) => Ok(value.get(..length) == Some(b"y")),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
-        Err(errno) => Err(errno),
+        Err(errno) => Err(errno.into()),
     }
 }

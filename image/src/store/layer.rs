@@ -116,6 +116,25 @@ pub struct LayerRecord {
 }
 
 impl LayerRecord {
+    /// The record of a directory of which nothing is known yet.
+    pub fn directory(diff_id: DiffId, xattr: OverlayXattr) -> Self {
+        Self {
+            diff_id,
+            format: Format::Dir,
+            file: None,
+            entries: 0,
+            bytes: 0,
+            max_id: 0,
+            squashed: 0,
+            devices_skipped: 0,
+            xattrs_skipped: 0,
+            root_entry: false,
+            opaque_root: false,
+            user_xattr: xattr == OverlayXattr::User,
+            blobs: Vec::new(),
+        }
+    }
+
     /// The record of a directory that was unpacked with these options.
     pub fn new(diff_id: DiffId, unpacked: &Unpacked, options: &UnpackOptions, blobs: Vec<BlobForm>) -> Self {
         Self {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use onggi_build::graph::{Graph, Target, VertexId};
 use onggi_build::{Assembled, StackLayer, sbom};
 use onggi_image::snapshot::Snapshot;
-use onggi_image::store::{Format, Layer, LayerRecord, Lease};
+use onggi_image::store::{Layer, LayerRecord, Lease};
 use onggi_oci::{
     Descriptor, DiffId, Digest, ImageConfig, ImageManifest, Manifest, MediaType, Platform, Reference,
 };
@@ -184,21 +184,7 @@ impl Engine {
             file.set_modified(std::time::SystemTime::UNIX_EPOCH).map_err(failed(path))?;
         }
         let digest = Digest::sha256(b"attestations");
-        let record = LayerRecord {
-            diff_id: DiffId(digest.clone()),
-            format: Format::Dir,
-            file: None,
-            entries: 0,
-            bytes: 0,
-            max_id: 0,
-            squashed: 0,
-            devices_skipped: 0,
-            xattrs_skipped: 0,
-            root_entry: false,
-            opaque_root: false,
-            user_xattr: xattr == onggi_image::layer::OverlayXattr::User,
-            blobs: Vec::new(),
-        };
+        let record = LayerRecord::directory(DiffId(digest.clone()), xattr);
         let blob = Descriptor::new(MediaType::OciLayer, digest, 0);
         Ok(Some(StackLayer { blob, layer: Layer::at(dir, record), created: None }))
     }
