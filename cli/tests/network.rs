@@ -131,7 +131,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 #[track_caller]
 fn assert_nothing_left(host: &Host) {
     let networks = host.onggi.runroot().join("networks");
-    let files = host.sh(&format!("find {} -type f -not -name lock", networks.display()));
+    let files = host.sh(&format!("find {} -not -type d -not -name lock", networks.display()));
     assert_eq!(files, "");
     let table = host.sh("nft list table inet onggi");
     assert!(!table.contains("tcp ."), "{table}");
@@ -449,7 +449,7 @@ fn everything_killed_at_once_leaves_nothing_of_networks() {
         let networks = host.onggi.runroot().join("networks");
         until(&format!("round {round}, after {moment:?}: files and interfaces are gone"), || {
             host.ok("ps");
-            let files = host.sh(&format!("find {} -type f -not -name lock", networks.display()));
+            let files = host.sh(&format!("find {} -not -type d -not -name lock", networks.display()));
             files.is_empty() && !host.sh("ip -br link").contains("\nov")
         });
         assert!(!host.sh("nft list ruleset").contains("tcp ."), "round {round}, after {moment:?}");

@@ -64,7 +64,7 @@ impl Host {
     #[track_caller]
     fn assert_nothing_left(&self) {
         let left = || {
-            let script = format!("find {} -type f -not -name '*lock'", self.networks().display());
+            let script = format!("find {} -not -type d -not -name '*lock'", self.networks().display());
             self.0.on_host(&script).ok()
         };
         until("the last container has given everything back", || left().is_empty());
@@ -218,7 +218,7 @@ fn everything_of_a_user_killed_at_once_leaves_nothing() {
                 false
             }
         });
-        let script = format!("find {} -type f -not -name '*lock'", host.networks().display());
+        let script = format!("find {} -not -type d -not -name '*lock'", host.networks().display());
         let begin = Instant::now();
         loop {
             host.ok("ps");

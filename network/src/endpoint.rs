@@ -3,7 +3,8 @@
 //! ```text
 //!   <runroot>/networks/<network id>/
 //!     endpoints/<container id>     this record, of a container that runs or is about to
-//!     addresses/<address>          empty; made by whoever takes the address, so that nobody else can
+//!     endpoints/.<container id>    the same while it is written
+//!     addresses/<address>          a link whose target is the container's id: it is made with its content at once
 //! ```
 //!
 //! Only containers that run have any: a reboot takes them away with all interfaces.
@@ -11,6 +12,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -147,10 +149,15 @@ impl Endpoints {
     /// Writes a record, at once for every reader.
     pub(crate) fn put(&self, endpoint: &Endpoint) -> Result<()> {
         let path = self.records().join(&endpoint.container);
-        let beside = self.records().join(format!(".{}", endpoint.container));
+        let beside = self.unfinished(&endpoint.container);
         let bytes = serde_json::to_vec(endpoint).expect("plain values always serialise");
         let written = File::create(&beside).and_then(|mut file| file.write_all(&bytes));
         written.and_then(|()| fs::rename(&beside, &path)).map_err(Error::io("write", path))
+    }
+
+    /// Where a record is while it is written.
+    fn unfinished(&self, container: &str) -> PathBuf {
+        self.records().join(format!(".{container}"))
     }
 
     /// Takes an address: the wished one, or the lowest that is free.
@@ -193,11 +200,8 @@ impl Endpoints {
     /// Whether the address was free, and now is the container's.
     fn take(&self, address: IpAddr, container: &str) -> Result<bool> {
         let path = self.addresses().join(address.to_string());
-        match File::create_new(&path) {
-            Ok(mut file) => {
-                file.write_all(container.as_bytes()).map_err(Error::io("write", path))?;
-                Ok(true)
-            }
+        match symlink(container, &path) {
+            Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(Error::io("make", path)(error)),
         }
@@ -214,6 +218,7 @@ impl Endpoints {
         for address in &endpoint.addresses {
             remove(&self.addresses().join(address.to_string()))?;
         }
+        remove(&self.unfinished(&endpoint.container))?;
         remove(&self.records().join(&endpoint.container))
     }
 
@@ -221,18 +226,20 @@ impl Endpoints {
     pub(crate) fn release_claims(&self, container: &str) -> Result<()> {
         for address in names(&self.addresses())? {
             let path = self.addresses().join(address);
-            if fs::read(&path).is_ok_and(|text| text == container.as_bytes()) {
+            if fs::read_link(&path).is_ok_and(|holder| holder == Path::new(container)) {
                 remove(&path)?;
             }
         }
-        Ok(())
+        remove(&self.unfinished(container))
     }
 
     /// Containers that hold something here, with or without a record.
     pub(crate) fn holders(&self) -> Result<Vec<String>> {
-        let mut all = names(&self.records())?;
+        let mut all = entries(&self.records())?;
+        all.iter_mut().for_each(|name| *name = name.trim_start_matches('.').to_owned());
         for address in names(&self.addresses())? {
-            all.extend(fs::read_to_string(self.addresses().join(address)).ok().filter(|id| !id.is_empty()));
+            let holder = fs::read_link(self.addresses().join(address)).ok();
+            all.extend(holder.and_then(|id| id.into_os_string().into_string().ok()));
         }
         all.sort();
         all.dedup();
@@ -248,15 +255,18 @@ impl Endpoints {
     }
 }
 
-/// The names in a directory, without those that begin with a dot.
+/// The names in a directory, without those of records that are being written.
 fn names(dir: &Path) -> Result<Vec<String>> {
+    Ok(entries(dir)?.into_iter().filter(|name| !name.starts_with('.')).collect())
+}
+
+fn entries(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("read", dir)(error)),
     };
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    Ok(names.filter(|name| !name.starts_with('.')).collect())
+    Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
 fn remove(path: &Path) -> Result<()> {
