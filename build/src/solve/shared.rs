@@ -16,7 +16,8 @@ use onggi_image::layer::OverlayXattr;
 use onggi_image::store::{BlobForm, Layer, LayerRecord};
 use onggi_oci::{DiffId, Digest};
 
-use super::{Known, Outcome, Solver, State, form_of};
+use super::durable::form_of;
+use super::{Known, Outcome, Solver, State};
 use crate::cache::Record;
 use crate::cache::shared::SharedStep;
 use crate::error::Result;
