@@ -72,13 +72,15 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The name as Docker's listings show it: `alpine`, `me/app`, `quay.io/me/app`.
+    /// The name as Docker's listings show it: `alpine`, `me/app`, `quay.io/me/app`. Where Docker's would be read as
+    /// another registry's (`docker.io/quay.io/app`), it is the whole name.
     pub fn familiar_name(&self) -> String {
         if &*self.registry != DEFAULT_REGISTRY {
             return self.name();
         }
         match self.repository.strip_prefix(OFFICIAL) {
-            Some(rest) if !rest.contains('/') => rest.to_owned(),
+            Some(rest) if !rest.contains('/') && !is_id(rest) => rest.to_owned(),
+            None if split_registry(&self.repository).1.len() < self.repository.len() => self.name(),
             _ => self.repository.to_string(),
         }
     }
@@ -152,7 +154,7 @@ impl FromStr for Reference {
         if text.is_empty() {
             return Err(bad(text, "an empty name"));
         }
-        if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        if is_id(text) {
             return Err(bad(text, "64 hexadecimal digits are an ID, not a repository name"));
         }
         let (registry, rest) = split_registry(text);
@@ -225,6 +227,10 @@ fn parse_digest(text: &str, digest: &str) -> Result<Digest> {
         Error::Digest { problem, .. } => bad(text, problem),
         other => other,
     })
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_registry(registry: &str) -> bool {
@@ -301,11 +307,16 @@ mod tests {
             ("HOST/foo", "HOST/foo", "HOST/foo"),
             ("[::1]:5000/app", "[::1]:5000/app", "[::1]:5000/app"),
             ("a__b/c---d.e", "docker.io/a__b/c---d.e", "a__b/c---d.e"),
+            // Docker shows `quay.io/app`, which is another image.
+            ("docker.io/quay.io/app", "docker.io/quay.io/app", "docker.io/quay.io/app"),
+            ("docker.io/localhost/app:1", "docker.io/localhost/app:1", "docker.io/localhost/app:1"),
         ] {
             let reference: Reference = given.parse().unwrap();
             assert_eq!(reference.to_string(), full, "{given}");
             assert_eq!(reference.familiar(), familiar, "{given}");
         }
+        let like_an_id = format!("library/{}", "0a".repeat(32));
+        assert_eq!(like_an_id.parse::<Reference>().unwrap().familiar(), like_an_id);
     }
 
     #[test]

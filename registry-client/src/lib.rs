@@ -48,6 +48,7 @@ mod tls;
 mod transport;
 mod upload;
 
+pub use auth::Challenge;
 pub use blob::BlobStream;
 pub use client::Client;
 pub use credentials::{CredentialStore, Credentials, DOCKER_HUB_KEY, Stored};

@@ -260,6 +260,16 @@ impl Container {
         self
     }
 
+    /// Checks the specification, as [`spawn`](Self::spawn) does before anything is done: sources of bind mounts and
+    /// namespaces to join are opened, nothing is made.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::Unsupported`].
+    pub fn check(mut self) -> Result<()> {
+        let filter = self.filter()?;
+        Plan::read(&self.spec, &self.bundle, filter).map(drop)
+    }
+
     /// Makes the container and starts the program; returns when the program is
     /// running.
     ///

@@ -26,7 +26,7 @@ pub(crate) mod namespaces;
 pub(crate) mod process;
 mod request;
 mod resources;
-pub(crate) mod seccomp;
+pub mod seccomp;
 pub(crate) mod security;
 pub(crate) mod shared;
 pub(crate) mod spec;

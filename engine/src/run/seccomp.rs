@@ -30,10 +30,14 @@ pub(crate) fn read(path: &Path, bounding: caps::Set) -> Result<LinuxSeccomp> {
     if text.len() as u64 > MAX_PROFILE {
         return Err(bad(format!("larger than {MAX_PROFILE} bytes")));
     }
-    let profile: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    let Value::Object(profile) = profile else { return Err(bad("no JSON object".into())) };
-    let plain = plain(profile, bounding).map_err(bad)?;
-    serde_json::from_value(plain).map_err(|error| bad(error.to_string()))
+    parse(&text, bounding).map_err(bad)
+}
+
+/// The profile that a file's text is, for a process with this bounding set; else what is wrong with it.
+pub fn parse(text: &str, bounding: caps::Set) -> std::result::Result<LinuxSeccomp, String> {
+    let profile: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let Value::Object(profile) = profile else { return Err("no JSON object".into()) };
+    serde_json::from_value(plain(profile, bounding)?).map_err(|error| error.to_string())
 }
 
 /// The profile without what Docker adds.

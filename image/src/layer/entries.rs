@@ -194,6 +194,17 @@ impl<R: Read> Entries<R> {
         Ok(data)
     }
 
+    /// The content of GNU's header for a long name: up to a zero byte. Some readers look for that in the whole of the
+    /// last block, others only as far as the size says.
+    fn long_name(&mut self, size: u64, name: &[u8]) -> Result<Vec<u8>> {
+        let block = self.extension(size.saturating_add(padding(size)), name)?;
+        let text = header::text(&block);
+        if text.len() as u64 > size {
+            return Err(refuse(name, EntryProblem::ExtendedHeader("goes on behind its end")));
+        }
+        Ok(text.to_vec())
+    }
+
     /// The next entry, or nothing at the end of the archive. Content of the
     /// entry before that was not read is passed over.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
@@ -251,7 +262,7 @@ impl<R: Read> Entries<R> {
                     pax::check_global(&data).map_err(fail)?;
                 }
                 EntryType::GNULongName | EntryType::GNULongLink => {
-                    let data = header::text(&self.extension(size, &name)?).to_vec();
+                    let data = self.long_name(size, &name)?;
                     let slot = match header.entry_type() {
                         EntryType::GNULongName => &mut long_name,
                         _ => &mut long_link,
@@ -295,6 +306,12 @@ impl<R: Read> Entries<R> {
         let is_file = matches!(type_byte, b'0' | 0 | b'7' | b'S');
         // Before ustar, a directory was a name with a slash at its end.
         let is_old_directory = type_byte == 0 && path.ends_with(b"/");
+        // Some readers ask the header's name for it, others the whole one, and only one of them passes over content.
+        if type_byte == 0 && header::text(&old.name).ends_with(b"/") != is_old_directory {
+            return Err(fail(EntryProblem::ExtendedHeader(
+                "and its header disagree whether it is a directory",
+            )));
+        }
         let no_content = |kind, what| match size {
             0 => Ok(kind),
             size => Err(fail(EntryProblem::UnexpectedContent { kind: what, size })),

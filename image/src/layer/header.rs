@@ -12,8 +12,9 @@ use crate::EntryProblem;
 /// The size of a block, the unit of the format.
 pub(super) const BLOCK: usize = 512;
 
-/// Octal digits between blanks and zeros, or base-256 with the top bit set
-/// (two's complement, big-endian). Empty means 0.
+/// Octal digits behind blanks and before blanks and zeros, or base-256 with the top
+/// bit set (two's complement, big-endian). Empty means 0. Digits behind a zero byte
+/// are refused: some readers see them, others 0.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     let first = *field.first()?;
     if first & 0x80 != 0 {
@@ -24,7 +25,7 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
             .try_fold(start, |sum, &byte| sum.checked_mul(256)?.checked_add(i128::from(byte)))?;
         return i64::try_from(value).ok();
     }
-    let start = field.iter().position(|b| !matches!(b, b' ' | 0)).unwrap_or(field.len());
+    let start = field.iter().position(|b| *b != b' ').unwrap_or(field.len());
     let digits = &field[start..];
     let end = digits.iter().position(|b| matches!(b, b' ' | 0)).unwrap_or(digits.len());
     if !digits[end..].iter().all(|b| matches!(b, b' ' | 0)) {
@@ -74,14 +75,15 @@ pub(super) fn text(field: &[u8]) -> &[u8] {
 }
 
 /// The name, with the prefix of ustar and star. GNU keeps other things where
-/// ustar has its prefix.
+/// ustar has its prefix. Like other readers this goes by the magic alone,
+/// whatever version stands behind it.
 pub(super) fn path(header: &Header) -> Vec<u8> {
-    let name = text(&header.as_old().name);
-    let prefix = match header.as_ustar() {
+    let (name, block) = (text(&header.as_old().name), header.as_bytes());
+    let prefix = match &block[257..263] {
         // star marks its header at the end, and keeps times behind a shorter prefix.
-        Some(ustar) if &header.as_bytes()[508..] == b"tar\0" => text(&ustar.prefix[..131]),
-        Some(ustar) => text(&ustar.prefix),
-        None => &[],
+        b"ustar\0" if &block[508..] == b"tar\0" => text(&block[345..476]),
+        b"ustar\0" => text(&block[345..500]),
+        _ => &[],
     };
     if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
 }
@@ -89,6 +91,25 @@ pub(super) fn path(header: &Header) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes() {
+        for (magic, end, whole) in [
+            (&b"ustar\x0000"[..], &b""[..], &b"prefix/name"[..]),
+            (b"ustar\x00429", b"", b"prefix/name"),
+            (b"ustar\x0000", b"tar\0", b"prefix/name"),
+            (b"ustar  \0", b"", b"name"),
+            (b"\0\0\0\0\0\0\0\0", b"", b"name"),
+        ] {
+            let mut header = Header::new_old();
+            let block = header.as_mut_bytes();
+            block[..4].copy_from_slice(b"name");
+            block[257..257 + magic.len()].copy_from_slice(magic);
+            block[345..351].copy_from_slice(b"prefix");
+            block[512 - end.len()..].copy_from_slice(end);
+            assert_eq!(path(&header), whole, "{magic:?}");
+        }
+    }
 
     #[test]
     fn numbers() {
@@ -99,9 +120,14 @@ mod tests {
         assert_eq!(number(b"\x80\0\0\0\0\x20\0\0"), Some(1 << 21));
         assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xfe"), Some(-2));
         assert_eq!(number(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"), Some(i64::MAX));
-        for bad in
-            [&b"-000644\0"[..], b"0x644\0\0\0", b"644 1\0\0\0", b"0000648\0", b"\x80\0\0\x01\0\0\0\0\0\0\0\0"]
-        {
+        for bad in [
+            &b"-000644\0"[..],
+            b"\x00000644\0",
+            b"0x644\0\0\0",
+            b"644 1\0\0\0",
+            b"0000648\0",
+            b"\x80\0\0\x01\0\0\0\0\0\0\0\0",
+        ] {
             assert_eq!(number(bad), None, "{bad:?}");
         }
     }

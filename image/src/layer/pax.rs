@@ -272,7 +272,7 @@ fn time(text: &[u8]) -> Option<Time> {
     let mut nanoseconds = 0_u32;
     for place in 0..9 {
         let digit = fraction.get(place).copied().unwrap_or(b'0');
-        nanoseconds = nanoseconds * 10 + u32::from(digit.is_ascii_digit().then_some(digit - b'0')?);
+        nanoseconds = nanoseconds * 10 + u32::from(digit.is_ascii_digit().then(|| digit - b'0')?);
     }
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
@@ -334,12 +334,21 @@ mod tests {
         assert_eq!(time(b"-1.5"), at(-2, 500_000_000));
         assert_eq!(time(b"-1"), at(-1, 0));
         assert_eq!(time(b"-0.25"), at(-1, 750_000_000));
-        for text in ["0", "1.5", "-1.5", "-1", "-0.25", "7.000000001", "-9223372036854775807"] {
+        for text in [
+            "0",
+            "1.5",
+            "-1.5",
+            "-1",
+            "-0.25",
+            "7.000000001",
+            "-9223372036854775807",
+            "-9223372036854775807.5",
+        ] {
             assert_eq!(time(text.as_bytes()).unwrap().to_string(), text);
         }
         assert_eq!(time(b"1.0000000019"), at(1, 1));
         assert_eq!(time(b"0."), at(0, 0));
-        for bad in [&b""[..], b".", b"+1", b"1.x", b"1.000000000x", b"1e3", b"99999999999999999999"] {
+        for bad in [&b""[..], b".", b"+1", b"1.x", b"1.+", b"1.000000000x", b"1e3", b"99999999999999999999"] {
             assert_eq!(time(bad), None, "{}", String::from_utf8_lossy(bad));
         }
     }

@@ -111,6 +111,21 @@ fn what_readers_disagree_about() {
         &a().entry(&global, b"10 path=a\n").file("x", "").end(),
     );
     names_entry("type", "x", "'Z'", &a().entry(&header(b'Z', "x"), b"").end());
+    for (long, short) in [(&b"x"[..], "x/"), (b"x/", "x")] {
+        names_entry(
+            "an old directory by one of its names",
+            std::str::from_utf8(long).unwrap(),
+            "disagree whether it is a directory",
+            &a().pax(&[("path", long)]).entry(&header(0, short), b"").end(),
+        );
+    }
+    let long = Header { gnu: true, size: Some(3), ..header(b'L', "././@LongLink") };
+    names_entry(
+        "a long name longer than it says",
+        "././@LongLink",
+        "goes on behind its end",
+        &a().entry(&long, b"name\0").file("x", "").end(),
+    );
     names_entry("octal", "x", "uid", &{
         let mut block = header(b'0', "x").block(b"");
         block[108..116].copy_from_slice(b"00-1\0\0\0\0");

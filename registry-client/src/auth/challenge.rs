@@ -9,7 +9,7 @@ use crate::hosts::is_loopback;
 
 /// A proof that we can give.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Challenge {
+pub enum Challenge {
     /// User name and password with every request.
     Basic,
     /// A token of a token server.
@@ -36,7 +36,7 @@ impl Challenge {
 
     /// The challenge among a 401's that we can meet, Bearer before Basic. `origin` is the URL that
     /// was refused. None if the host names no challenge, or only others.
-    pub(crate) fn choose(headers: &HeaderMap, origin: &Url, have_credentials: bool) -> Result<Option<Self>> {
+    pub fn choose(headers: &HeaderMap, origin: &Url, have_credentials: bool) -> Result<Option<Self>> {
         let mut basic = false;
         for value in headers.get_all(WWW_AUTHENTICATE) {
             let Ok(text) = value.to_str() else { continue };

@@ -34,7 +34,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 use crate::transport::Transport;
-pub(crate) use challenge::Challenge;
+pub use challenge::Challenge;
 use token::Token;
 
 /// What a request needs to be allowed: `repository:library/alpine:pull`, …

@@ -1,16 +1,15 @@
 //! Layers of any kind, decompressed and unpacked into a fresh directory: nothing may change outside it.
 //!
-//! Run as root this writes devices and owners for real, in a temporary folder; `make fuzz` runs it in a user
-//! namespace where there is one, so that a mistake costs nothing.
-#![no_main]
+//! Unpacked as for an ordinary user: root's devices and owners are no part of this.
 
+use std::io::Write;
 use std::os::fd::AsFd;
 
-use libfuzzer_sys::fuzz_target;
 use onggi_image::layer::{Ownership, UnpackOptions, decoder, unpack};
 
-fuzz_target!(|bytes: &[u8]| {
-    let outside = tempfile::tempdir().expect("a temporary directory");
+/// One input.
+pub fn feed(bytes: &[u8]) {
+    let outside = crate::home();
     let inside = outside.path().join("inside");
     std::fs::create_dir(&inside).expect("a directory");
     let directory = std::fs::File::open(&inside).expect("the directory");
@@ -22,4 +21,18 @@ fuzz_target!(|bytes: &[u8]| {
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     assert_eq!(names, ["inside"], "something was written outside");
-});
+}
+
+/// Archives of each kind, compressed and not.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let plain = crate::sealed::seeds();
+    let gzip = |archive: &Vec<u8>| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(archive).and_then(|()| gzip.finish()).expect("memory")
+    };
+    let mut seeds: Vec<Vec<u8>> = plain.iter().map(gzip).collect();
+    // Two members, as parallel compressors write them.
+    seeds.push([gzip(&plain[0][..1024].to_vec()), gzip(&plain[0][1024..].to_vec())].concat());
+    seeds.extend(plain);
+    seeds
+}
