@@ -221,6 +221,69 @@ fn env(host: &Host) -> String {
     format!("{set}{}", Path::new(command.get_program()).display())
 }
 
+/// What a port of the container `v6` says to UDP and TCP, a megabyte at once and a half-closed connection.
+const ECHO: &str = r#"
+import socket, sys, threading
+def tcp():
+    listener = socket.create_server(("0.0.0.0", 7))
+    while True:
+        one, _ = listener.accept()
+        data = b""
+        while chunk := one.recv(65536): data += chunk
+        one.sendall(data[::-1]); one.close()
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("0.0.0.0", 7))
+threading.Thread(target=tcp, daemon=True).start()
+print("ready", flush=True)
+while True:
+    data, who = udp.recvfrom(65536)
+    udp.sendto(data.upper(), who)
+"#;
+const SPEAK: &str = r#"
+import os, socket
+udp = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2)]
+for number, one in enumerate(udp):
+    one.settimeout(10); one.connect(("::1", 8007)); one.send(b"client %d" % number)
+print([one.recv(100) for one in udp])
+sent = os.urandom(1 << 20)
+both = [socket.create_connection(("::1", 8007), timeout=30) for _ in range(2)]
+for one in both:
+    one.sendall(sent); one.shutdown(socket.SHUT_WR)
+for one in both:
+    got = b""
+    while chunk := one.recv(65536): got += chunk
+    print(got[::-1] == sent)
+"#;
+
+#[test]
+fn the_loopback_address_of_ipv6_is_published_on_too() {
+    let Some(host) = Host::new() else { return };
+    if needs::programs(&["python3"]).is_missing() {
+        return;
+    }
+    let server = host.serve("v6", "-p [::1]:8080:80 -p [::1]:8007:7/tcp -p [::1]:8007:7/udp -p 8080:80");
+    assert_eq!(host.ask("[::1]:8080"), "10.88.0.1");
+    assert_eq!(host.ask("127.0.0.1:8080"), "10.88.0.1");
+    assert_eq!(host.ok("port v6 80"), "127.0.0.1:8080\n[::1]:8080");
+    let error = host.fails("run --rm -p [::1]:8080:80 busybox:1 true");
+    assert!(error.contains("8080/tcp of ::1 is already in use by container v6"), "{error}");
+    let pid = host.ok("inspect --format {{.State.Pid}} v6");
+    let mut echo = Command::new("nsenter");
+    echo.args(["-t", &pid, "--net", "python3", "-c", ECHO]).stdout(Stdio::piped());
+    let mut echo = echo.spawn().unwrap();
+    std::io::Read::read_exact(echo.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
+    let said = host.sh(&format!("python3 -c '{SPEAK}'"));
+    assert_eq!(said, "[b'CLIENT 0', b'CLIENT 1']\nTrue\nTrue");
+    host.ok("system check");
+    echo.kill().unwrap();
+    echo.wait().unwrap();
+    // A container that leaves the network is not reached any more, and the relay ends with it.
+    host.ok("network disconnect bridge v6");
+    assert_eq!(host.ask("[::1]:8080"), "");
+    drop(server);
+    host.ok("run --rm -p [::1]:8080:80 busybox:1 true");
+    assert_nothing_left(&host);
+}
+
 #[test]
 fn what_others_break_is_found_and_mended() {
     let Some(host) = Host::new() else { return };
@@ -249,9 +312,10 @@ fn what_others_break_is_found_and_mended() {
 #[test]
 fn a_killed_command_leaves_no_address_and_no_port() {
     let Some(host) = Host::new() else { return };
-    let mut server = host.serve("web", "-p 8080:80");
-    server.child.kill().unwrap();
-    server.child.wait().unwrap();
+    let mut server = host.command("run --rm -p 8080:80 -p [::1]:8080:80 busybox:1 sleep 600").spawn().unwrap();
+    until("it runs", || host.ok("ps --format {{.State}}") == "running");
+    server.kill().unwrap();
+    server.wait().unwrap();
     until("the port is free again", || {
         Done::of(&mut host.command("run --rm -p 8080:80 busybox:1 true")).code == Some(0)
     });
@@ -266,7 +330,7 @@ fn wishes_that_cannot_be_are_refused_by_name() {
         ("run --rm --network nowhere busybox:1 true", "network nowhere not found"),
         ("run --rm --ip 10.1.2.3 busybox:1 true", "no address of a host in 10.88.0.0/16"),
         ("run --rm --ip 10.88.0.1 busybox:1 true", "gateway"),
-        ("run --rm -p [::1]:80:80 busybox:1 true", "[::1]"),
+        ("run --rm -p [fd00::1]:80:80 busybox:1 true", "network has none (network create --ipv6)"),
         ("run --rm -p 80:80/icmp busybox:1 true", "tcp, udp or sctp"),
         ("run --rm --network host -p 80:80 busybox:1 true", "--publish"),
         ("run --rm --network-alias x busybox:1 true", "user-defined"),

@@ -396,9 +396,17 @@ pub enum Error {
         /// Its name or ID.
         name: String,
     },
+    /// A container whose program has the streams of the command that started it.
+    #[error(
+        "container {id} belongs to the command that waits for it (run --rm without --name): its output goes straight there and is in no log; run it with --name or without --rm to see its logs, attach to it or restart it"
+    )]
+    InForeground {
+        /// Its ID.
+        id: String,
+    },
     /// A container that runs without a supervisor.
     #[error(
-        "container {id} has no supervisor to attach to: it runs in the foreground of the command that started it, or its supervisor was killed"
+        "container {id} has no supervisor to attach to: that was killed; stop and start the container to have a new one"
     )]
     Unattended {
         /// Its ID.
@@ -626,7 +634,10 @@ impl Error {
             | Self::NotShared { .. }
             | Self::StillRunning { .. }
             | Self::Busy { .. } => ErrorKind::Conflict,
-            Self::IsPaused { .. } | Self::NotPaused { .. } | Self::Unattended { .. } => ErrorKind::Conflict,
+            Self::IsPaused { .. }
+            | Self::NotPaused { .. }
+            | Self::InForeground { .. }
+            | Self::Unattended { .. } => ErrorKind::Conflict,
             Self::Flag { .. } | Self::AmbiguousContainer { .. } => ErrorKind::Invalid,
             Self::NoPlatform { .. } | Self::UnknownUser { .. } | Self::NothingToPush { .. } => {
                 ErrorKind::NotFound

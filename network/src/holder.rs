@@ -25,7 +25,7 @@ use rustix::fs::FlockOperation;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::dns::detach;
+use crate::companion::detach;
 use crate::error::{Error, Result};
 use crate::namespace::NetworkNamespace;
 use crate::usermode::start_time;

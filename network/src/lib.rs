@@ -5,7 +5,8 @@
 //!   Networks ─┬─ definition   what a network is                    <root>/networks/<name>.json
 //!             ├─ endpoint     who has which address                <runroot>/networks/<id>/
 //!             ├─ port         published ports, held by sockets
-//!             ├─ dns        the resolver of one container
+//!             ├─ dns          the resolver of one container    ┐ processes that end with it
+//!             ├─ relay        its ports on [::1]               ┘
 //!             ├─ bridge       interfaces, addresses, routes        ┐
 //!             └─ ruleset      the one nftables table               ┴► netlink, without any program
 //! ```
@@ -17,6 +18,7 @@
 
 mod address;
 mod bridge;
+mod companion;
 mod definition;
 pub mod dns;
 mod endpoint;
@@ -26,6 +28,7 @@ mod namespace;
 mod netlink;
 mod networks;
 mod port;
+mod relay;
 mod ruleset;
 pub mod usermode;
 

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -17,6 +18,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::relay;
 
 /// A protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +134,9 @@ pub struct Reservation {
 
 /// How often a random port that is somebody's for another protocol is tried anew.
 const RANDOM_TRIES: usize = 16;
+/// How long the relay of a container that has ended may keep a port.
+const RELAY_PATIENCE: Duration = Duration::from_secs(1);
+const RELAY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Takes the port, or one of the range. `others` finds the container that has one.
 pub(crate) fn reserve(
@@ -150,7 +155,19 @@ pub(crate) fn reserve(
             protocol: wish.protocol,
         };
         let failed = |source| Error::Port { address, port, protocol: wish.protocol, source };
-        match hold(wish.protocol, SocketAddr::new(address, port)) {
+        let mut held = hold(wish.protocol, SocketAddr::new(address, port));
+        if relay::is_relayed(address) {
+            // The relay of a container that ended just now takes a moment to notice.
+            let since = Instant::now();
+            while matches!(&held, Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+                && since.elapsed() < RELAY_PATIENCE
+                && others(&published).is_none()
+            {
+                std::thread::sleep(RELAY_PAUSE);
+                held = hold(wish.protocol, SocketAddr::new(address, port));
+            }
+        }
+        match held {
             Ok((socket, port)) => {
                 published.host_port = port;
                 if let Some(name) = others(&published) {

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::netlink::Socket;
 use crate::netlink::nft::{Batch, Element, Hook, Set, Type, Verdict};
 use crate::port::{Protocol, Published};
+use crate::relay;
 
 /// The table.
 pub const TABLE: &str = "onggi";
@@ -133,7 +134,7 @@ pub(crate) fn of_network(network: &Definition) -> Vec<Owned> {
 pub(crate) fn of_endpoint(network: &Definition, endpoint: &Endpoint) -> Vec<Owned> {
     let comment = format!("{} {}", network.short_id(), endpoint.short_container());
     let mut all = Vec::new();
-    for port in &endpoint.ports {
+    for port in endpoint.ports.iter().filter(|port| !relay::is_needed(port)) {
         all.extend(of_port(port, endpoint, &comment));
     }
     all

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::tcgetwinsize;
 
+use super::details::ContainerDetails;
 use super::keys::{DetachKeys, Typed};
 use super::supervisor::wire::{
     ATTACH, CLOSE, DETACH, ERROR, EXITED, FAILED, HAS_TERMINAL, HELLO, INPUT, KILL, MAX_BODY, OUTPUT, RESIZE,
@@ -65,8 +66,9 @@ impl Engine {
             return Err(Error::IsPaused { name: text.into() });
         }
         let failed = |source| Error::Process { op: "reach the container's supervisor", source };
-        let wire = reach(&self.settings().runroot, &details.record.id).map_err(failed)?;
-        let wire = wire.ok_or_else(|| Error::Unattended { id: details.record.id.clone() })?;
+        let Some(wire) = self.supervisor_of(&details)? else {
+            return Err(Error::NotRunning { id: details.record.id });
+        };
         let mut flags = 0;
         if request.streams.input {
             flags |= WANTS_INPUT;
@@ -76,6 +78,29 @@ impl Engine {
         }
         wire.send(ATTACH, &[flags], &[]).map_err(failed)?;
         stay(&wire, details.record.has_terminal(), request)
+    }
+
+    /// The supervisor of a container; `None` of one that has neither program nor supervisor.
+    ///
+    /// # Errors
+    /// [`Error::InForeground`] and [`Error::Unattended`] of one that runs without.
+    pub(crate) fn supervisor_of(&self, details: &ContainerDetails) -> Result<Option<Wire>> {
+        let id = &details.record.id;
+        let failed = |source| Error::Process { op: "reach the container's supervisor", source };
+        let wire = reach(&self.settings().runroot, id).map_err(failed)?;
+        if wire.is_some() {
+            return Ok(wire);
+        }
+        // It may have ended just now.
+        let seen = self.look(id);
+        if seen.program.is_some() {
+            return Err(if seen.attended {
+                Error::InForeground { id: id.clone() }
+            } else {
+                Error::Unattended { id: id.clone() }
+            });
+        }
+        Ok(None)
     }
 
     /// Waits for the end of a container's program; its exit status.

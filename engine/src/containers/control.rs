@@ -17,7 +17,7 @@ use super::details::ContainerDetails;
 use super::record::Record;
 use super::signals::{self, KILL};
 use super::state::{Status, Wish, clear_wish, set_wish};
-use super::supervisor::{LOOK, reach};
+use super::supervisor::LOOK;
 use crate::Engine;
 use crate::error::{Error, Result};
 
@@ -83,15 +83,12 @@ impl Engine {
         if !details.status.has_program() && details.status != Status::Restarting {
             return self.start(text, None).map(drop);
         }
-        let failed = |source| Error::Process { op: "reach the container's supervisor", source };
         if !details.attended {
             // Its supervisor was killed: it gets a new one.
             self.stop_container(text, request)?;
             return self.start(text, None).map(drop);
         }
-        if reach(&self.settings().runroot, id).map_err(failed)?.is_none() {
-            return Err(Error::Unattended { id: id.clone() });
-        }
+        self.supervisor_of(&details)?;
         set_wish(&details.dir, Wish::Restart)?;
         self.end_program(&details, &stop)?;
         let start = Instant::now();

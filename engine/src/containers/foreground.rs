@@ -1,7 +1,8 @@
 //! A container whose parent is the command itself: no supervisor, no copy of its streams.
 //!
-//! That is for what is gone when it ends (`run --rm`): nobody can want its logs, nothing starts it
-//! again. Its program has the caller's own streams, so that a pipe is a pipe and nothing is copied.
+//! That is for what is gone when it ends and has no name (`run --rm`): a command in a container's clothes. Its
+//! program has the caller's own streams: what it writes to both is in order, a pipe is a pipe with its
+//! SIGPIPE, and nothing is copied, nor written to a log that nobody asked for.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};

@@ -3,8 +3,9 @@
 //! ```text
 //!   <runroot>/containers/<id>     a file, locked (flock) by the container's caretaker, and in it
 //!     "<program> <its start> <caretaker>"    while it has a program: two pids, and field 22 of proc_pid_stat(5)
-//!     ""                                     while it has none: being made, started, or about to start again
+//!     "0 0 <caretaker>", or nothing yet      while it has none: being made, started, or about to start again
 //!     "exit <status>"                        at the end, for whoever waits with the file open
+//!                                            each filled up with spaces to 63 bytes and a newline
 //! ```
 //!
 //! A lock ends with its process, however that ends, so a file without a lock tells of a caretaker that
@@ -23,8 +24,8 @@ use rustix::process::{Pid, getpid};
 
 use crate::error::{Error, Result};
 
-/// Three numbers.
-const MAX_TEXT: usize = 96;
+/// Room for three numbers: two of 10 digits, one of 20.
+const TEXT: usize = 64;
 /// How long somebody else may hold the mark of a container that has no program: to look, to make or
 /// to remove it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,7 +93,7 @@ impl Mark {
     /// Tells others which process is the container's first, and that this one looks after it.
     pub(crate) fn tell(&self, program: Pid) -> Result<()> {
         let start = start_time(program).unwrap_or_default();
-        self.put(&format!("{} {start} {}\n", program.as_raw_nonzero(), getpid().as_raw_nonzero()))
+        self.put(&format!("{} {start} {}", program.as_raw_nonzero(), getpid().as_raw_nonzero()))
     }
 
     /// The same for the caretaker whose child this process is: should that be killed before it hears of
@@ -100,23 +101,23 @@ impl Mark {
     pub(crate) fn tell_for_parent(&self, program: Pid) -> Result<()> {
         let start = start_time(program).unwrap_or_default();
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-        self.put(&format!("{} {start} {parent}\n", program.as_raw_nonzero()))
+        self.put(&format!("{} {start} {parent}", program.as_raw_nonzero()))
     }
 
     /// Tells others that the container has no program, and that this process looks after it.
     pub(crate) fn tell_none(&self) -> Result<()> {
-        self.put(&format!("0 0 {}\n", getpid().as_raw_nonzero()))
+        self.put(&format!("0 0 {}", getpid().as_raw_nonzero()))
     }
 
     /// Tells those who wait how the program ended. The mark goes when it is dropped.
     pub(crate) fn tell_exit(&self, code: u8) -> Result<()> {
-        self.put(&format!("exit {code}\n"))
+        self.put(&format!("exit {code}"))
     }
 
     fn put(&self, text: &str) -> Result<()> {
-        // One write of more than what was there; what is longer is cut off first.
-        let written = rustix::fs::ftruncate(&self.lock, 0)
-            .and_then(|()| rustix::io::pwrite(&self.lock, text.as_bytes(), 0));
+        // One write, always of the same length: whoever looks meanwhile sees the old text or the new one.
+        let text = format!("{text:<width$}\n", width = TEXT - 1);
+        let written = rustix::io::pwrite(&self.lock, text.as_bytes(), 0);
         written.map(drop).map_err(|errno| Error::Write { path: self.path.clone(), source: errno.into() })
     }
 
@@ -237,7 +238,7 @@ fn open(path: &Path, more: OFlags) -> io::Result<File> {
 
 /// From the beginning, whatever was read or written before.
 fn text_of(file: &File) -> String {
-    let mut bytes = [0; MAX_TEXT];
+    let mut bytes = [0; TEXT];
     let count = rustix::io::pread(file, &mut bytes, 0).unwrap_or_default();
     String::from_utf8_lossy(bytes.get(..count).unwrap_or_default()).into_owned()
 }

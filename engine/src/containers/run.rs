@@ -2,12 +2,12 @@
 //!
 //! | the caller | its container | parent of the program |
 //! |---|---|---|
-//! | stays (`run --rm`, nothing to look after) | goes with its program | the caller itself: see `foreground` |
-//! | stays (any other `run`, `start -a`) | stays, keeps its logs | a supervisor, the caller is attached |
+//! | stays (`run --rm` without a name) | goes with its program | the caller itself: see `foreground` |
+//! | stays (any other `run`, `start -a`) | may be asked for, by its name or afterwards | a supervisor, the caller is attached |
 //! | goes (`run -d`, `start`) | either | a supervisor |
 //!
-//! `run --rm` has a supervisor too if there is something for it to do: a terminal that may be left by its
-//! detach keys, or a health check.
+//! Without a name `run --rm` has a supervisor too if there is something for it to do: a terminal that may
+//! be left by its detach keys, or a health check.
 
 use super::attach::{AttachRequest, Attached, stay};
 use super::create::ProgressSource;
@@ -44,10 +44,8 @@ impl Engine {
         let (users, _) = namespaces::user_namespace(request, &image.config.config);
         self.shield(users == UserNamespace::Host || !shared::wishes(request).is_empty())?;
         let made = self.make(request, &image)?;
-        let leaves = request.terminal.is_some() && request.interactive;
         if let Some(attach) = attach
-            && request.remove
-            && !leaves
+            && is_the_callers_own(request)
             && HealthPlan::of(&made.record).is_none()
         {
             return self.run_in_foreground(made, attach.forward_signals).map(Ran::Ended);
@@ -124,6 +122,13 @@ impl Engine {
         }
         Ok(outcome)
     }
+}
+
+/// Whether nobody but the caller can want anything of a container that he waits for: it is gone when it
+/// ends, he gave it no name to find it by, and its terminal, if it has one, can't be left.
+fn is_the_callers_own(request: &RunRequest) -> bool {
+    let leaves = request.terminal.is_some() && request.interactive;
+    request.remove && request.name.is_none() && !leaves
 }
 
 /// What the supervisor shall know of its first client.

@@ -41,11 +41,15 @@ impl Engine {
     /// Gives what a container's program wrote to `sink`; to follow, as long as the container lives.
     ///
     /// # Errors
-    /// Those of finding the container; [`crate::Error::NoLog`]; a file can't be read.
+    /// Those of finding the container; [`crate::Error::NoLog`]; [`crate::Error::InForeground`]; a file can't
+    /// be read.
     pub fn logs(&self, container: &str, query: &LogQuery, sink: &mut dyn LogSink) -> Result<()> {
         let details = self.container(container)?;
         let id = &details.record.id;
         let reader = LogReader::new(&details.dir, id, details.record.request.log.driver)?;
+        if !reader.has_begun() {
+            self.supervisor_of(&details)?;
+        }
         reader.read(query, &mut || self.look(id).is_alive(), sink)
     }
 }

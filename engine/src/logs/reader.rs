@@ -71,6 +71,12 @@ impl LogReader {
         Ok(Self { dir: dir.into(), segments: Segments::new(dir, id, format) })
     }
 
+    /// Whether anybody ever began to write it.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.segments.current().exists()
+    }
+
     /// Gives all entries that are asked for to `sink`, in the order in which they were written. `is_written` says whether
     /// more may come; it is asked only to follow.
     ///

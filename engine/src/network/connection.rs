@@ -280,6 +280,7 @@ impl Joined {
         match &self.kind {
             Kind::Bridges { reserved, publisher } => {
                 self.networks.plug(reserved, inside)?;
+                self.networks.relay(reserved, first)?;
                 if let Some(program) = publisher {
                     let ports: Vec<_> =
                         reserved.endpoints.iter().flat_map(|(_, one)| one.ports.iter().copied()).collect();

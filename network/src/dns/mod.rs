@@ -15,17 +15,14 @@
 mod answer;
 mod forward;
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use onggi_sys::clone::SingleThreaded;
-use onggi_sys::process::{close_range, set_standard, set_title};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{WaitOptions, waitpid};
 
+use crate::companion;
 use crate::error::{Error, Result};
 use crate::namespace::NetworkNamespace;
 use crate::port::Protocol;
@@ -71,29 +68,12 @@ pub fn start(wish: ResolverWish, inside: &NetworkNamespace, first: BorrowedFd<'_
             .map_err(Error::system("bring up the container's loopback interface"))?;
         listen(address).map_err(Error::system("listen on 127.0.0.11:53 in the container"))
     })?;
-    let failed = Error::system::<std::io::Error>;
-    let null = File::options().read(true).write(true).open("/dev/null").map_err(failed("open /dev/null"))?;
-    let single = SingleThreaded::check().map_err(failed("start the container's resolver"))?;
-    let child = single.fork(move || {
-        // The grandchild is nobody's: neither the caller nor a supervisor has to reap it.
-        let Ok(single) = SingleThreaded::check() else { return 1 };
-        let forked = single.fork(move || {
-            let kept = [udp.as_fd(), tcp.as_fd(), first, null.as_fd()];
-            if detach(&kept, null.as_fd(), c"onggi: resolver").is_err() {
-                return 1;
-            }
-            serve(wish, &udp, &tcp, first);
-            0
-        });
-        i32::from(forked.is_err())
-    });
-    let child = child.map_err(failed("start the container's resolver"))?;
-    let status = waitpid(Some(child), WaitOptions::empty())
-        .map_err(Error::system("start the container's resolver"))?;
-    match status.and_then(|(_, status)| status.exit_status()) {
-        Some(0) => Ok(()),
-        _ => Err(failed("start the container's resolver")(std::io::ErrorKind::Other.into())),
-    }
+    companion::start(
+        "start the container's resolver",
+        c"onggi: resolver",
+        &[udp.as_fd(), tcp.as_fd(), first],
+        || serve(wish, &udp, &tcp, first),
+    )
 }
 
 /// Where the container's questions arrive. The ports are any, so that a program of the container may have
@@ -106,31 +86,6 @@ fn listen(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
         Ok(()) => Ok((udp, tcp)),
         Err(_) => Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?)),
     }
-}
-
-/// Leaves the terminal, the standard streams and every descriptor but those, and is called so from now on.
-pub(crate) fn detach(
-    kept: &[BorrowedFd<'_>],
-    null: BorrowedFd<'_>,
-    title: &std::ffi::CStr,
-) -> std::io::Result<()> {
-    rustix::process::setsid()?;
-    for standard in 0..3 {
-        set_standard(null, standard)?;
-    }
-    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
-    numbers.sort_unstable();
-    let mut next = 3;
-    for number in numbers.into_iter().filter(|number| *number > 2) {
-        if number > next {
-            close_range(next, number - 1)?;
-        }
-        next = number + 1;
-    }
-    close_range(next, u32::MAX)?;
-    rustix::process::chdir("/")?;
-    // What the caller's command line says is not for everybody's eyes.
-    set_title(title)
 }
 
 /// Answers until the container's first process ends.

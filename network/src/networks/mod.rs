@@ -16,7 +16,7 @@ mod define;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -27,7 +27,8 @@ use crate::definition::Definition;
 use crate::endpoint::{Endpoint, EndpointWish, Endpoints};
 use crate::error::{Error, Result};
 use crate::namespace::NetworkNamespace;
-use crate::port::{self, PortWish, Published, Reservation};
+use crate::port::{self, PortWish, Protocol, Published, Reservation};
+use crate::relay;
 use crate::ruleset;
 
 /// A network's bridge has 1024 ports (`BR_MAX_PORTS`); the subnet may be larger.
@@ -68,11 +69,13 @@ pub struct Guest<'a> {
 }
 
 /// What a container has been given. The ports are held as long as this value lives.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reserved {
     /// For each network, in order.
     pub endpoints: Vec<(Definition, Endpoint)>,
     port_locks: Vec<Reservation>,
+    /// What no rule can redirect.
+    relayed: Vec<Reservation>,
 }
 
 impl Reserved {
@@ -201,7 +204,7 @@ impl Networks {
     /// # Errors
     /// [`Error::AddressTaken`], [`Error::AddressesExhausted`], [`Error::PortTaken`], [`Error::Invalid`].
     pub fn reserve(&self, guest: &Guest<'_>) -> Result<Reserved> {
-        let mut reserved = Reserved { endpoints: Vec::new(), port_locks: Vec::new() };
+        let mut reserved = Reserved::default();
         let outcome = self.reserve_into(guest, &mut reserved);
         match outcome {
             Ok(()) => Ok(reserved),
@@ -231,7 +234,9 @@ impl Networks {
         let default = network.binding().unwrap_or(guest.default_ip);
         let (ports, reservations) = self.take_ports(guest.ports, default, endpoint)?;
         endpoint.ports = ports;
-        reserved.port_locks = reservations;
+        let by_program = self.publishes_by_program();
+        (reserved.relayed, reserved.port_locks) =
+            reservations.into_iter().partition(|one| !by_program && relay::is_needed(&one.published));
         Endpoints::of(&self.state, network).put(endpoint)
     }
 
@@ -260,7 +265,7 @@ impl Networks {
             if self.publishes_by_program() {
                 crate::usermode::check_bridged(address, wish.protocol)?;
             } else {
-                check_address(address, endpoint)?;
+                check_address(address, wish.protocol, endpoint)?;
             }
             reservations.push(port::reserve(wish, address, &holder)?);
         }
@@ -364,6 +369,18 @@ impl Networks {
         })
     }
 
+    /// Starts what brings connections to the container where rules can't; `first` is its first process,
+    /// with which that ends. The calling process must have one thread.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn relay(&self, reserved: &Reserved, first: BorrowedFd<'_>) -> Result<()> {
+        let publishes = |(_, endpoint): &&(Definition, Endpoint)| !endpoint.ports.is_empty();
+        let Some((network, endpoint)) = reserved.endpoints.iter().find(publishes) else { return Ok(()) };
+        let files = Endpoints::of(&self.state, network);
+        relay::start(&reserved.relayed, &files, &endpoint.container, first)
+    }
+
     /// Plugs in anew who was connected to bridges that are gone, as far as that can be done: `inside` is
     /// the namespace of a container that lives.
     pub fn plug_again(&self, inside: &dyn Fn(&str) -> Option<NetworkNamespace>) -> Result<()> {
@@ -371,7 +388,7 @@ impl Networks {
             for endpoint in endpoints {
                 let Some(inside) = inside(&endpoint.container) else { continue };
                 let endpoints = vec![(network.clone(), endpoint)];
-                let reserved = Reserved { endpoints, port_locks: Vec::new() };
+                let reserved = Reserved { endpoints, ..Reserved::default() };
                 // Of another user namespace: its container tells so by its loss.
                 let _ = inside
                     .inside(|| reserved.endpoints.iter().try_for_each(|(_, one)| bridge::remove_inner(one)))
@@ -402,8 +419,8 @@ impl Networks {
         }
         let interface = inside.inside(bridge::free_interface)?;
         let endpoint = self.claim(network, guest, wish, interface)?;
-        let reserved =
-            Reserved { endpoints: vec![(network.clone(), endpoint.clone())], port_locks: Vec::new() };
+        let endpoints = vec![(network.clone(), endpoint.clone())];
+        let reserved = Reserved { endpoints, ..Reserved::default() };
         let plugged = self.plug(&reserved, inside);
         if plugged.is_err() {
             Endpoints::of(&self.state, network).release(&endpoint)?;
@@ -492,12 +509,9 @@ impl Networks {
 }
 
 /// An address that ports can be published on, and that the container can answer.
-fn check_address(address: IpAddr, endpoint: &Endpoint) -> Result<()> {
-    if address.is_ipv6() && address.is_loopback() {
-        return Err(Error::unsupported(
-            "publishing a port on [::1]",
-            "the kernel does not route its loopback addresses of IPv6; name 127.0.0.1 or an address of the host",
-        ));
+fn check_address(address: IpAddr, protocol: Protocol, endpoint: &Endpoint) -> Result<()> {
+    if relay::is_relayed(address) {
+        return relay::check(protocol);
     }
     if address.is_ipv6() && endpoint.ipv6().is_none() {
         return Err(Error::invalid(
