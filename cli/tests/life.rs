@@ -348,6 +348,29 @@ fn frozen_and_thawed() {
     assert_eq!(groups_of(&id), [""; 0]);
 }
 
+/// In a mount namespace without version 2 of control groups, where there is version 1 too.
+#[test]
+fn frozen_by_the_freezer_of_version_1() {
+    let Some(store) = Store::new() else { return };
+    if !PathBuf::from("/sys/fs/cgroup/unified/cgroup.procs").exists()
+        && needs::missing("a host with both versions of control groups").is_missing()
+    {
+        return;
+    }
+    let script = r#"set -e; o() { BINARY "$@"; }; umount /sys/fs/cgroup/unified
+        id=$(o run -d --name v1 busybox:test sh -c 'while :; do echo tick; sleep 0.05; done'); log=$ONGGI_ROOT/containers/$id/$id-json.log
+        until grep -q tick $log; do sleep 0.05; done
+        o pause v1; o ps --format '{{.State}}'; before=$(wc -c <$log); sleep 0.4; [ $before = $(wc -c <$log) ] && echo stands
+        o unpause v1; until [ $before -lt $(wc -c <$log) ]; do sleep 0.05; done
+        o pause v1; o stop -t 0 v1; o start v1; o pause v1; o rm -f v1; find /sys/fs/cgroup -name $id"#;
+    let script = script.replace("BINARY", env!("CARGO_BIN_EXE_onggi"));
+    let plain = store.0.command([""; 0]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).env_clear();
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(Done::of(&mut command).ok(), "v1\npaused\nstands\nv1\nv1\nv1\nv1\nv1\nv1");
+}
+
 #[test]
 fn limits_change_while_it_runs() {
     let Some(store) = Store::new() else { return };

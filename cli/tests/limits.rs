@@ -480,14 +480,17 @@ fn ps_shows_and_rm_removes_what_ended() {
 #[test]
 fn what_a_killed_command_leaves_is_swept() {
     let Some(onggi) = setup() else { return };
-    let mut running = Running::start(&onggi, "gone", &["--rm"], &["sleep", "600"]);
-    let id = running.id();
+    // Without a name it is the command's own, and ends with it.
+    let mut command = onggi.command(["run", "--rm", IMAGE, "sh", "-c", "echo runs; exec sleep 600"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut first = [0; 5];
+    std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut first).expect("a line");
+    let id = onggi.ok(["ps", "-q", "--no-trunc"]);
     assert!(!groups_of(&id).is_empty());
-    running.child.kill().expect("a signal");
-    running.child.wait().expect("its end");
+    child.kill().expect("a signal");
+    child.wait().expect("its end");
     says(&onggi, &[], "true");
     assert_eq!(groups_of(&id), Vec::<PathBuf>::new());
-    drop(running);
     assert_nothing_left(&onggi);
 }
 

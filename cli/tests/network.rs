@@ -312,7 +312,8 @@ fn what_others_break_is_found_and_mended() {
 #[test]
 fn a_killed_command_leaves_no_address_and_no_port() {
     let Some(host) = Host::new() else { return };
-    let mut server = host.command("run --rm -p 8080:80 -p [::1]:8080:80 busybox:1 sleep 600").spawn().unwrap();
+    let mut server =
+        host.command("run --rm -p 8080:80 -p [::1]:8080:80 busybox:1 sleep 600").spawn().unwrap();
     until("it runs", || host.ok("ps --format {{.State}}") == "running");
     server.kill().unwrap();
     server.wait().unwrap();

@@ -300,16 +300,56 @@ fn events_are_told_as_they_happen_and_afterwards() {
             [&["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"], filters].concat();
         onggi.ok(args).replace('\n', " ")
     };
-    assert_eq!(past(&["-f", "container=failed"]), "create start die");
+    assert_eq!(past(&["-f", "container=failed"]), "create attach start die");
     // Also of what is gone, and of what one command did in one go.
     assert_eq!(past(&["-f", "container=made"]), "create destroy");
     assert_eq!(past(&["-f", "type=image"]), "load tag untag");
     onggi.ok(["run", "--rm", "--name", "brief", IMAGE, "true"]);
-    assert_eq!(past(&["-f", "container=brief"]), "create start die destroy");
+    assert_eq!(past(&["-f", "container=brief"]), "create attach start die destroy");
     onggi.ok(["run", "-d", "--name", "long", IMAGE, "sleep", "600"]);
     onggi.ok(["rename", "long", "renamed"]);
     onggi.ok(["stop", "-t", "0", "renamed"]);
     assert_eq!(past(&["-f", "container=renamed"]), "rename kill kill die stop");
+    // What is done with a container from outside.
+    onggi.ok(["run", "-d", "--name", "used", IMAGE, "sleep", "600"]);
+    assert_eq!(onggi.output(["exec", "used", "sh", "-c", "exit 4"]).code, Some(4));
+    let file = onggi.folder().join("file");
+    std::fs::write(&file, "text").expect("a file");
+    onggi.ok(["cp".as_ref(), file.as_os_str(), "used:/file".as_ref()]);
+    onggi.ok(["cp".as_ref(), "used:/file".as_ref(), file.as_os_str()]);
+    onggi.ok(["export".as_ref(), "-o".as_ref(), file.as_os_str(), "used".as_ref()]);
+    onggi.ok(["commit", "used", "made:1"]);
+    onggi.ok(["top", "used"]);
+    let told = onggi.ok([
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--format",
+        "{{.Action}}",
+        "-f",
+        "container=used",
+    ]);
+    let told: Vec<&str> = told.lines().skip(2).collect();
+    assert_eq!(
+        told,
+        [
+            "exec_create: sh -c exit 4",
+            "exec_start: sh -c exit 4",
+            "exec_die",
+            "extract-to-dir",
+            "archive-path",
+            "export",
+            "commit",
+            "top"
+        ]
+    );
+    assert_eq!(past(&["-f", "container=used", "-f", "event=exec_start"]), "exec_start: sh -c exit 4");
+    let template = "{{.Actor.Attributes.exitCode}} {{len .Actor.Attributes.execID}}";
+    let args = ["events", "--since", "1h", "--until", "0s", "-f", "event=exec_die", "--format", template];
+    assert_eq!(onggi.ok(args), "4 64");
+    onggi.ok(["rm", "-f", "used"]);
     assert_eq!(past(&["-f", "event=die", "-f", "label=k=v"]), "die");
     assert_eq!(past(&["-f", "type=volume"]), "create");
     let json = onggi.ok(["events", "--since", "1h", "--until", "0s", "--format", "json", "-f", "event=die"]);

@@ -50,11 +50,18 @@ impl Usage {
 }
 
 impl Engine {
-    /// The processes of a container, as numbers of this process's pid namespace.
+    /// The processes of a container, as numbers of this process's pid namespace, for whoever wants to see
+    /// them.
     ///
     /// # Errors
     /// [`Error::NotRunning`]; those of reading the control group.
-    pub fn processes(&self, details: &ContainerDetails) -> Result<Vec<i32>> {
+    pub fn top(&self, details: &ContainerDetails) -> Result<Vec<i32>> {
+        let processes = self.processes(details)?;
+        self.note_container(&details.record, &["top"], &[]);
+        Ok(processes)
+    }
+
+    fn processes(&self, details: &ContainerDetails) -> Result<Vec<i32>> {
         let first = details.pid.ok_or_else(|| Error::NotRunning { id: details.record.id.clone() })?;
         let group = Cgroup::open(&details.record.cgroup)?;
         let mut all = group.processes()?;

@@ -49,11 +49,7 @@ pub(crate) fn start(
 }
 
 /// Leaves the terminal, the standard streams and every descriptor but those, and is called so from now on.
-pub(crate) fn detach(
-    kept: &[BorrowedFd<'_>],
-    null: BorrowedFd<'_>,
-    title: &CStr,
-) -> std::io::Result<()> {
+pub(crate) fn detach(kept: &[BorrowedFd<'_>], null: BorrowedFd<'_>, title: &CStr) -> std::io::Result<()> {
     rustix::process::setsid()?;
     for standard in 0..3 {
         set_standard(null, standard)?;

@@ -59,7 +59,7 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the directories for `path` (for example `onggi/ID`; a leading slash
     /// doesn't matter) and sets the limits. Version 1 directories are made only
-    /// for controllers that a limit needs. `None`: there are no limits and this
+    /// for controllers that a limit needs, and for the freezer where version 2 is missing. `None`: there are no limits and this
     /// caller can't make control groups here (rootless without delegation).
     ///
     /// Rules for devices are left out for anybody but root of the first user
@@ -221,6 +221,10 @@ impl Cgroup {
         for directory in self.directories() {
             directory::kill_all(directory);
         }
+        // In version 1 a frozen process ends when it goes on.
+        if self.legacy.iter().any(|directory| directory.join("freezer.state").exists()) && self.is_frozen() {
+            let _ = self.freeze(false);
+        }
     }
 
     /// Sets further limits.
@@ -258,6 +262,10 @@ impl Cgroup {
             let attached = DeviceProgram::load(&devices::program(devices))
                 .and_then(|program| program.attach(fd.as_fd()));
             attached.map_err(Error::io("limit the devices of", directory.display().to_string()))?;
+        }
+        if new && hierarchies.unified().is_none() {
+            // Nothing else here can stop the processes of a container.
+            self.legacy_directory(hierarchies, "freezer", new)?;
         }
         if !devices.is_empty() && !hierarchies.is_unified() {
             let directory = self.legacy_directory(hierarchies, "devices", new)?.ok_or_else(|| {

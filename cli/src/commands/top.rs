@@ -24,7 +24,7 @@ impl Options {
         }
         let engine = session.engine()?;
         let container = engine.container(&name)?;
-        let processes = engine.processes(&container)?;
+        let processes = engine.top(&container)?;
         // Options of one's own would make ps show the caller's processes only; old ones of ps don't know -q.
         let numbers: Vec<String> = processes.iter().map(ToString::to_string).collect();
         let chosen = [&options[..], &[format!("-q{}", numbers.join(","))]].concat();

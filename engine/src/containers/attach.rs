@@ -21,6 +21,7 @@ use rustix::termios::tcgetwinsize;
 
 use super::details::ContainerDetails;
 use super::keys::{DetachKeys, Typed};
+use super::record::Record;
 use super::supervisor::wire::{
     ATTACH, CLOSE, DETACH, ERROR, EXITED, FAILED, HAS_TERMINAL, HELLO, INPUT, KILL, MAX_BODY, OUTPUT, RESIZE,
     WANTS_INPUT, WANTS_OUTPUT, Wire,
@@ -77,7 +78,22 @@ impl Engine {
             flags |= WANTS_OUTPUT;
         }
         wire.send(ATTACH, &[flags], &[]).map_err(failed)?;
-        stay(&wire, details.record.has_terminal(), request)
+        self.note_container(&details.record, &["attach"], &[]);
+        self.stay_attached(&wire, &details.record, request)
+    }
+
+    /// Stays attached to a container's end, or until the detach keys are typed.
+    pub(crate) fn stay_attached(
+        &self,
+        wire: &Wire,
+        record: &Record,
+        request: &AttachRequest,
+    ) -> Result<Attached> {
+        let attached = stay(wire, record.has_terminal(), request)?;
+        if attached == Attached::Detached {
+            self.note_container(record, &["detach"], &[]);
+        }
+        Ok(attached)
     }
 
     /// The supervisor of a container; `None` of one that has neither program nor supervisor.

@@ -43,7 +43,7 @@ impl Engine {
     /// `progress` is asked for only if the image has to be fetched.
     pub fn create(&self, request: &RunRequest, progress: ProgressSource<'_>) -> Result<String> {
         let image = self.prepare(request, progress)?;
-        Ok(self.make(request, &image)?.record.id)
+        Ok(self.make(request, &image, &["create"])?.record.id)
     }
 
     /// Checks the wishes and gets the image ready.
@@ -58,8 +58,8 @@ impl Engine {
         Ok(image)
     }
 
-    /// Makes the container's files.
-    pub(crate) fn make(&self, request: &RunRequest, image: &Image) -> Result<Made> {
+    /// Makes the container's files, and tells of these events.
+    pub(crate) fn make(&self, request: &RunRequest, image: &Image, events: &[&str]) -> Result<Made> {
         let layers = self.layers_to_run(image)?;
         let arguments =
             process::arguments(&image.config.config, request.entrypoint.as_deref(), &request.command)?;
@@ -92,7 +92,7 @@ impl Engine {
         };
         match self.make_files(&mut record, &dir, &layers) {
             Ok(()) => {
-                self.note_container(&record, &["create"], &[]);
+                self.note_container(&record, events, &[]);
                 Ok(Made { mark, record, dir, layers, id_file: id_file.map(Path::to_owned) })
             }
             Err(error) => {

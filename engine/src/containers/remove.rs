@@ -59,6 +59,7 @@ impl Engine {
             // One that is just starting has no first process yet.
             if let Some(program) = seen.program {
                 kill(program)?;
+                groups::thaw(&record.cgroup);
             }
             if start.elapsed() > PATIENCE {
                 return Err(Error::Process {

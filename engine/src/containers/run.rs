@@ -9,7 +9,7 @@
 //! Without a name `run --rm` has a supervisor too if there is something for it to do: a terminal that may
 //! be left by its detach keys, or a health check.
 
-use super::attach::{AttachRequest, Attached, stay};
+use super::attach::{AttachRequest, Attached};
 use super::create::ProgressSource;
 use super::mark::Mark;
 use super::record::Record;
@@ -43,7 +43,8 @@ impl Engine {
         let image = self.prepare(request, progress)?;
         let (users, _) = namespaces::user_namespace(request, &image.config.config);
         self.shield(users == UserNamespace::Host || !shared::wishes(request).is_empty())?;
-        let made = self.make(request, &image)?;
+        let events: &[&str] = if attach.is_some() { &["create", "attach"] } else { &["create"] };
+        let made = self.make(request, &image, events)?;
         if let Some(attach) = attach
             && is_the_callers_own(request)
             && HealthPlan::of(&made.record).is_none()
@@ -62,7 +63,7 @@ impl Engine {
         let wire = wire?;
         match attach {
             None => Ok(Ran::GoesOn(id)),
-            Some(attach) => Ok(match stay(&wire, made.record.has_terminal(), attach)? {
+            Some(attach) => Ok(match self.stay_attached(&wire, &made.record, attach)? {
                 Attached::Ended(code) => Ran::Ended(code),
                 Attached::Detached => Ran::Left,
             }),
@@ -93,8 +94,11 @@ impl Engine {
         // It may have been removed or changed before it was ours.
         let record = Record::read(&self.container_dir(id))?;
         let record = record.ok_or_else(|| Error::NoContainer { name: text.into() })?;
+        if attach.is_some() {
+            self.note_container(&record, &["attach"], &[]);
+        }
         let wire = self.launch(mark, &record, attachment(attach, &record))?;
-        attach.map(|attach| stay(&wire, record.has_terminal(), attach)).transpose()
+        attach.map(|attach| self.stay_attached(&wire, &record, attach)).transpose()
     }
 
     /// Starts the containers whose policy says so after the host was started: the names, and how it went.

@@ -65,20 +65,18 @@ impl Engine {
         note(&self.settings().root, "image", action, &id.to_string(), &[("name", &name.familiar())]);
     }
 
-    /// The same of a container: each of these actions, with what the last one has to say.
+    /// The same of a container: each of these actions, with the same to say.
     pub(crate) fn note_container(&self, record: &Record, actions: &[&str], more: &[Attribute<'_>]) {
         let time = Timestamp::now();
-        let event = |(number, action): (usize, &&str)| {
+        let event = |action: &&str| {
             let mut attributes = record.labels();
             attributes.insert("image".into(), record.image.reference.clone());
             attributes.insert("name".into(), record.name.clone());
-            if number + 1 == actions.len() {
-                attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-            }
+            attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
             let (kind, action, id) = ("container".into(), (*action).to_owned(), record.id.clone());
             Event { time, kind, action, id, attributes }
         };
-        let events: Vec<Event> = actions.iter().enumerate().map(event).collect();
+        let events: Vec<Event> = actions.iter().map(event).collect();
         journal::append(&self.settings().root, &events);
     }
 

@@ -87,7 +87,12 @@ impl Engine {
         image.history.push(step);
         let blobs = manifest.layers.into_iter().chain([layer.clone()]).collect();
         image.rootfs.diff_ids.push(DiffId(layer.digest));
-        add_image(store, &lease, &image, blobs, request.name.as_ref())
+        let id = add_image(store, &lease, &image, blobs, request.name.as_ref())?;
+        let name = request.name.as_ref().map(Reference::familiar).unwrap_or_default();
+        let comment = request.message.as_deref().unwrap_or_default();
+        let more = [("comment", comment), ("imageID", &id.to_string()), ("imageRef", &name)];
+        self.note_container(record, &["commit"], &more);
+        Ok(id)
     }
 }
 

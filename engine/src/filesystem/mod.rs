@@ -82,6 +82,7 @@ impl Engine {
         if details.pid.is_none() {
             packed.changed = 0;
         }
+        self.note_container(&details.record, &["export"], &[]);
         Ok(packed)
     }
 }

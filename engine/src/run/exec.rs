@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::request::Streams;
 use super::{security, user};
 use crate::Engine;
-use crate::containers::{Attached, DetachKeys, Status, streams};
+use crate::containers::{Attached, DetachKeys, Status, new_id, streams};
 use crate::error::{Error, Result};
 
 const FILE: &str = "process.json";
@@ -110,6 +110,12 @@ impl Engine {
             None => streams(Streams { input: request.interactive && all, output: all, error: all })?,
         };
         let mut process = self.join(&record.id, target, request, stdio)?;
+        let exec_id = new_id()?;
+        let note = |actions: &[&str], more: &[(&str, &str)]| {
+            self.note_container(&record, actions, &[&[("execID", &*exec_id)], more].concat());
+        };
+        let words = request.command.join(" ");
+        note(&[&format!("exec_create: {words}"), &format!("exec_start: {words}")], &[]);
         if request.detach {
             return leave(&mut process).map(|()| Attached::Ended(0));
         }
@@ -119,8 +125,14 @@ impl Engine {
             ..Foreground::default()
         };
         match process.attend(&foreground)? {
-            Some(status) => Ok(Attached::Ended(u8::try_from(status.code()).unwrap_or(u8::MAX))),
-            None => leave(&mut process).map(|()| Attached::Detached),
+            Some(status) => {
+                note(&["exec_die"], &[("exitCode", &status.code().to_string())]);
+                Ok(Attached::Ended(u8::try_from(status.code()).unwrap_or(u8::MAX)))
+            }
+            None => {
+                note(&["exec_detach"], &[]);
+                leave(&mut process).map(|()| Attached::Detached)
+            }
         }
     }
 }

@@ -145,6 +145,16 @@ fn members(directory: &Path) -> Vec<i32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
+/// Lets the processes of a group go on that were killed while they were frozen: in version 1 they end
+/// only then.
+pub(crate) fn thaw(path: &Path) {
+    if let Ok(group) = Cgroup::open(path)
+        && group.is_frozen()
+    {
+        let _ = group.freeze(false);
+    }
+}
+
 /// Removes the group of a container whose caretaker is gone, with all that is in it.
 pub(crate) fn sweep(path: &Path) {
     if let Ok(group) = Cgroup::open(path) {

@@ -103,6 +103,7 @@ impl Engine {
                 join::threads(true, theirs, ours)?;
             }
         }
+        self.note_container(&details.record, &["archive-path"], &[]);
         Ok(bytes)
     }
 
@@ -156,6 +157,7 @@ impl Engine {
                 join::threads(false, |data| writing.extract(&Root::new(root.as_fd()), data), ours)?;
             }
         }
+        self.note_container(&details.record, &["extract-to-dir"], &[]);
         Ok(bytes)
     }
 
