@@ -236,7 +236,9 @@ impl Endpoints {
     /// Containers that hold something here, with or without a record.
     pub(crate) fn holders(&self) -> Result<Vec<String>> {
         let mut all = entries(&self.records())?;
-        all.iter_mut().for_each(|name| *name = name.trim_start_matches('.').to_owned());
+        for name in &mut all {
+            *name = name.trim_start_matches('.').to_owned();
+        }
         for address in names(&self.addresses())? {
             let holder = fs::read_link(self.addresses().join(address)).ok();
             all.extend(holder.and_then(|id| id.into_os_string().into_string().ok()));

@@ -11,7 +11,7 @@
 //! record for the address each time: a container that left the network isn't reached any more.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -356,32 +356,26 @@ impl Relay<'_> {
     /// Who speaks from this address, known or new.
     fn client(&mut self, place: usize, address: SocketAddr) -> Option<&mut Client> {
         let known = self.clients.iter().position(|one| one.place == place && one.address == address);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                // Nobody says whether he is heard, so it is the version that every container has.
-                let target = *self.targets(place).last()?;
-                let any: IpAddr = if target.is_ipv4() {
-                    std::net::Ipv4Addr::UNSPECIFIED.into()
-                } else {
-                    std::net::Ipv6Addr::UNSPECIFIED.into()
-                };
-                let socket = UdpSocket::bind((any, 0)).ok()?;
-                socket.connect(target).ok()?;
-                socket.set_nonblocking(true).ok()?;
-                if self.clients.len() >= MAX_CLIENTS
-                    && let Some((oldest, _)) =
-                        self.clients.iter().enumerate().min_by_key(|(_, client)| client.heard)
-                {
-                    self.clients.swap_remove(oldest);
-                }
-                self.clients.push(Client { place, address, socket, heard: Instant::now() });
-                self.clients.len() - 1
-            }
-        };
+        let at = known.or_else(|| self.new_client(place, address))?;
         let client = self.clients.get_mut(at)?;
         client.heard = Instant::now();
         Some(client)
+    }
+
+    fn new_client(&mut self, place: usize, address: SocketAddr) -> Option<usize> {
+        // Nobody says whether he is heard, so it is the version that every container has.
+        let target = *self.targets(place).last()?;
+        let any: IpAddr =
+            if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(target).ok()?;
+        socket.set_nonblocking(true).ok()?;
+        let longest = self.clients.iter().enumerate().min_by_key(|(_, client)| client.heard);
+        if let Some((silent, _)) = longest.filter(|_| self.clients.len() >= MAX_CLIENTS) {
+            self.clients.swap_remove(silent);
+        }
+        self.clients.push(Client { place, address, socket, heard: Instant::now() });
+        Some(self.clients.len() - 1)
     }
 
     /// Passes on what the container says to a client.

@@ -124,16 +124,12 @@ impl Engine {
             detach_keys: request.detach_keys.bytes().to_vec(),
             ..Foreground::default()
         };
-        match process.attend(&foreground)? {
-            Some(status) => {
-                note(&["exec_die"], &[("exitCode", &status.code().to_string())]);
-                Ok(Attached::Ended(u8::try_from(status.code()).unwrap_or(u8::MAX)))
-            }
-            None => {
-                note(&["exec_detach"], &[]);
-                leave(&mut process).map(|()| Attached::Detached)
-            }
-        }
+        let Some(status) = process.attend(&foreground)? else {
+            note(&["exec_detach"], &[]);
+            return leave(&mut process).map(|()| Attached::Detached);
+        };
+        note(&["exec_die"], &[("exitCode", &status.code().to_string())]);
+        Ok(Attached::Ended(u8::try_from(status.code()).unwrap_or(u8::MAX)))
     }
 }
 
