@@ -19,7 +19,10 @@ struct Host(User);
 
 impl Host {
     fn new() -> Option<Self> {
-        let user = User::with_networks()?;
+        User::with_networks().and_then(Self::of)
+    }
+
+    fn of(user: User) -> Option<Self> {
         let archive = busybox_archive(user.home(), "busybox:1")?;
         user.own(&archive);
         user.output(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]).ok();
@@ -136,6 +139,50 @@ fn containers_of_a_user_find_each_other_and_are_reached() {
     assert!(host.ask_from("alone", "db").starts_with("10.89."));
     host.ok("rm -f db late alone");
     host.ok("network rm web back");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn slirp4netns_does_where_there_is_no_pasta() {
+    let Some(host) = User::with_slirp().and_then(Host::of) else { return };
+    host.0.at_neighbour(&format!(
+        "(cd {}; mkdir -p n/cgi-bin; printf '#!/bin/sh\\necho; echo $REMOTE_ADDR\\n' > n/cgi-bin/me;
+        chmod +x n/cgi-bin/me; busybox httpd -p 192.0.2.1:80 -h n)",
+        host.0.home().display()
+    ));
+    let programs = || {
+        let script = format!(
+            "pgrep -fc 'slirp4netns.*[{}'; true",
+            host.networks().display().to_string().replacen('/', "/]", 1)
+        );
+        host.0.on_host(&script).ok()
+    };
+    // Alone: a way out, ports, none of the host's loopback.
+    host.serve("alone", "--network bridge -p 8080:80 -p 0.0.0.0:8081:80");
+    assert_eq!(programs(), "1");
+    assert_eq!(host.ask_from("alone", "192.0.2.1"), "192.0.2.10");
+    assert_eq!(ask(|script| host.0.on_host(script), "127.0.0.1:8080"), "10.0.2.2");
+    assert_eq!(ask(|script| host.0.at_neighbour(script), "192.0.2.10:8081"), "192.0.2.1");
+    assert_eq!(ask(|script| host.0.at_neighbour(script), "192.0.2.10:8080"), "");
+    let taken = host.0.output("run --rm --network bridge -p 8080:80 busybox:1 true".split_whitespace());
+    assert!(taken.stderr.contains("already in use by container"), "{}", taken.stderr);
+    let six = host.0.output("run --rm --network bridge -p [::1]:8100:80 busybox:1 true".split_whitespace());
+    assert!(six.stderr.contains("slirp4netns knows TCP and UDP of IPv4"), "{}", six.stderr);
+    // In a network: names, and the same.
+    host.ok("network create web");
+    host.serve("db", "--network name=web,alias=base -p 8090:80 -p 0.0.0.0:8091:80/tcp");
+    assert_eq!(host.says("--network web --ip 10.89.0.50", "wget -qO- http://base/cgi-bin/me"), "10.89.0.50");
+    assert_eq!(host.ask_from("db", "192.0.2.1"), "192.0.2.10");
+    assert_eq!(ask(|script| host.0.on_host(script), "127.0.0.1:8090"), "10.0.2.2");
+    assert_eq!(ask(|script| host.0.at_neighbour(script), "192.0.2.10:8091"), "192.0.2.1");
+    assert_eq!(programs(), "3");
+    // They end with their container, also if that ends by itself.
+    host.0.output(["exec", "alone", "sh", "-c", "kill -9 -1"]);
+    host.ok("wait alone");
+    until("its program is gone", || programs() == "2");
+    host.ok("rm -f db alone");
+    host.ok("network rm web");
+    assert_eq!(programs(), "0");
     host.assert_nothing_left();
 }
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `pasta` keeps addresses as they are, both ways: the container has the host's address, and whoever
-//! connects to a published port is seen by his own. `slirp4netns` translates, so that every peer
-//! looks like the gateway, but never like 127.0.0.1.
+//! connects to a published port is seen by his own. `slirp4netns` translates: the container has an address
+//! of its own, and this host looks like the gateway to it, never like 127.0.0.1.
 
 use std::fs;
 use std::io::{self, Read, Write};

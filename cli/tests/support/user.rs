@@ -19,6 +19,8 @@ const ID: u32 = 65_534;
 pub struct User {
     home: TempDir,
     host: Option<Host>,
+    /// Whether this user's host has no pasta.
+    without_pasta: bool,
 }
 
 /// A host of the test's own, as far as the network goes: it has a neighbour, by whom the way out leads.
@@ -73,7 +75,7 @@ impl User {
         }
         let home = tempfile::Builder::new().prefix("onggi-user.").tempdir_in("/var/tmp").expect("a folder");
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
-        let user = Self { home, host: None };
+        let user = Self { home, host: None, without_pasta: false };
         user.own(&user.copy(Path::new(env!("CARGO_BIN_EXE_onggi")), "onggi"));
         user.own(user.home());
         fs::create_dir(user.home().join("run")).expect("a folder");
@@ -91,6 +93,14 @@ impl User {
         }
         let user = Self::new(true)?;
         Some(Self { host: Some(Host::new()), ..user })
+    }
+
+    /// The same, where slirp4netns has to do.
+    pub fn with_slirp() -> Option<Self> {
+        if needs::programs(&["slirp4netns"]).is_missing() {
+            return None;
+        }
+        Self::with_networks().map(|user| Self { without_pasta: true, ..user })
     }
 
     /// A shell's words, run as root on his host.
@@ -135,6 +145,7 @@ impl User {
             if [ -n "$WITH_TUN" ]; then
                 mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 || exit 99
             fi &&
+            for file in $HIDDEN; do mount --bind /dev/null "$file" || exit 99; done &&
             exec setpriv --reuid "$ID" --regid "$ID" --clear-groups -- "$HOME/onggi" "$@""#;
         let mut command = match &self.host {
             None => Command::new("unshare"),
@@ -146,6 +157,8 @@ impl User {
         };
         command.args(["--mount", "--", "sh", "-c", AS_USER, "sh"]).args(args).env_clear();
         command.env("WITH_TUN", if self.host.is_some() { "1" } else { "" });
+        let hidden = onggi_testkit::needs::find_program("pasta").filter(|_| self.without_pasta);
+        command.env("HIDDEN", hidden.unwrap_or_default());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"));
         command.env("ONGGI_NETWORK", "none");
