@@ -157,7 +157,7 @@ impl User {
         };
         command.args(["--mount", "--", "sh", "-c", AS_USER, "sh"]).args(args).env_clear();
         command.env("WITH_TUN", if self.host.is_some() { "1" } else { "" });
-        let hidden = onggi_testkit::needs::find_program("pasta").filter(|_| self.without_pasta);
+        let hidden = needs::find_program("pasta").filter(|_| self.without_pasta);
         command.env("HIDDEN", hidden.unwrap_or_default());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"));
