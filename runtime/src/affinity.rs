@@ -33,6 +33,22 @@ impl Affinity {
     }
 }
 
+impl Affinity {
+    /// Whether a further process has CPUs of its own.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.before.is_some() || self.after.is_some()
+    }
+}
+
+/// Every CPU that the control group of the calling thread has: the kernel leaves out the others.
+pub(crate) fn use_all_cpus() -> rustix::io::Result<()> {
+    let mut all = CpuSet::new();
+    for cpu in 0..CpuSet::MAX_CPU {
+        all.set(cpu);
+    }
+    rustix::thread::sched_setaffinity(None, &all)
+}
+
 /// A list such as `0-3,7`.
 fn cpus(list: &str) -> Option<CpuSet> {
     let mut set = CpuSet::new();

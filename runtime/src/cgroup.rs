@@ -86,6 +86,33 @@ impl Cgroup {
         }
     }
 
+    /// As [`create`](Self::create), and a directory for every version 1 controller: whoever names a path looks there for
+    /// what the container uses.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub(crate) fn create_everywhere(path: &Path, resources: Option<&LinuxResources>) -> Result<Option<Self>> {
+        let Some(mut cgroup) = Self::create(path, resources)? else { return Ok(None) };
+        let hierarchies = Hierarchies::detect()?;
+        for (controllers, root) in hierarchies.all_legacy() {
+            // The kernel names trees that are not mounted here too.
+            if !root.join("cgroup.procs").exists() {
+                continue;
+            }
+            let first = controllers.split(',').next().unwrap_or_default();
+            match cgroup.legacy_directory(&hierarchies, first, true) {
+                Ok(_) => {}
+                // Not all of them need be the caller's.
+                Err(error) if denied(&error) => {}
+                Err(error) => {
+                    let _ = cgroup.remove();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Some(cgroup))
+    }
+
     /// As [`create`](Self::create) for a container whose caller names no path: below
     /// [`COMMON_PARENT`], or for an ordinary user below what was delegated to it.
     ///
@@ -149,7 +176,10 @@ impl Cgroup {
     /// that this container has no group of.
     pub(crate) fn join_below(&self, pid: Pid, controllers: Option<&str>, below: &Path) -> Result<()> {
         if below.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
-            return Err(Error::invalid("--cgroup", format!("{} is not a sub cgroup path", below.display())));
+            return Err(Error::invalid(
+                "--cgroup",
+                format!("bad sub cgroup path: {} is not below the container's", below.display()),
+            ));
         }
         let below = below.strip_prefix("/").unwrap_or(below);
         let hierarchies = Hierarchies::detect()?;
@@ -209,11 +239,7 @@ impl Cgroup {
 
     /// Whether its processes are stopped.
     pub fn is_frozen(&self) -> bool {
-        self.directories().any(|directory| {
-            let read = |file| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
-            read("cgroup.freeze").trim() == "1"
-                || matches!(read("freezer.state").trim(), "FROZEN" | "FREEZING")
-        })
+        self.directories().any(is_frozen)
     }
 
     /// Kills all its processes.
@@ -461,13 +487,27 @@ fn make_own(directory: &Path, new: bool) -> Result<OwnedFd> {
             return Err(Error::invalid(
                 "linux.cgroupsPath",
                 format!(
-                    "{} has processes already; a container needs a group of its own",
+                    "container's cgroup is not empty: {} has processes already, and a container needs a group of its own",
+                    directory.display()
+                ),
+            ));
+        }
+        if is_frozen(directory) {
+            return Err(Error::invalid(
+                "linux.cgroupsPath",
+                format!(
+                    "container's cgroup unexpectedly frozen: {} would stop it for ever",
                     directory.display()
                 ),
             ));
         }
     }
     Ok(fd)
+}
+
+fn is_frozen(directory: &Path) -> bool {
+    let read = |file| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+    read("cgroup.freeze").trim() == "1" || matches!(read("freezer.state").trim(), "FROZEN" | "FREEZING")
 }
 
 /// A version 1 cpuset takes no process before it has CPUs and memory nodes.

@@ -62,7 +62,7 @@ pub(crate) struct Message {
 pub(crate) enum Report {
     Setup { stage: Stage, object: String, errno: i32 },
     Exec(ExecProblem),
-    Hook { stage: String, path: std::path::PathBuf, why: String },
+    Hook { stage: String, index: usize, path: std::path::PathBuf, why: String },
 }
 
 impl Report {
@@ -72,10 +72,10 @@ impl Report {
                 Error::Setup { stage, object, source: io::Error::from_raw_os_error(errno) }
             }
             Self::Exec(problem) => Error::Exec { problem },
-            Self::Hook { stage, path, why } => {
+            Self::Hook { stage, index, path, why } => {
                 let known = ["createContainer", "startContainer"];
                 let stage = known.into_iter().find(|name| *name == stage).unwrap_or("container");
-                Error::Hook { stage, path, why }
+                Error::Hook { stage, index, path, why }
             }
         }
     }

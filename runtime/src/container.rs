@@ -19,6 +19,7 @@ use crate::hooks::{HookStage, Hooks, Status};
 use crate::init::{self, Init, RootSource, Streams};
 use crate::joined::Entrance;
 use crate::mounts::{MountPlan, Source};
+use crate::netdevices;
 use crate::plan::Plan;
 use crate::process::{ExitStatus, Process};
 use crate::seccomp::Filter;
@@ -128,6 +129,8 @@ pub struct Container {
     new_keyring: bool,
     mounts: Vec<(PathBuf, OwnedFd)>,
     no_pivot: bool,
+    all_cpus: bool,
+    plain_lines: bool,
 }
 
 impl fmt::Debug for Container {
@@ -155,6 +158,8 @@ impl Container {
             new_keyring: true,
             mounts: Vec::new(),
             no_pivot: false,
+            all_cpus: false,
+            plain_lines: false,
         }
     }
 
@@ -243,6 +248,22 @@ impl Container {
         self
     }
 
+    /// Lets the program use all CPUs of its control group, also where the caller is confined to some of them. Without,
+    /// it inherits that.
+    #[must_use]
+    pub fn all_cpus(mut self, all: bool) -> Self {
+        self.all_cpus = all;
+        self
+    }
+
+    /// Has the program's terminal pass on line ends as they are written, without a carriage return: for a caller who
+    /// copies them to a terminal or file of his own.
+    #[must_use]
+    pub fn plain_lines(mut self, plain: bool) -> Self {
+        self.plain_lines = plain;
+        self
+    }
+
     /// The program starts only when somebody connects to this listening socket
     /// (`SOCK_SEQPACKET`) and sends `G`; until then the container is "created".
     /// Reports of a start that failed go over that connection.
@@ -291,12 +312,17 @@ impl Container {
             }
         }
         let mut plan = Plan::read(&self.spec, &self.bundle, filter)?;
+        (plan.process.all_cpus, plan.process.plain_lines) = (self.all_cpus, self.plain_lines);
         for (target, mount) in self.mounts.drain(..) {
             plan.mount(MountPlan::detached(&target, mount)?);
         }
         shield::check(plan.maps.as_ref())?;
         let rootfs = self.rootfs.take().or_else(|| self.root_of_spec());
         let rootfs = rootfs.ok_or_else(|| Error::invalid("root.path", "is missing"))?;
+        let root_place = match &rootfs {
+            Rootfs::Path(path) if self.spec.hooks().is_some() && !self.no_pivot => Some(path.clone()),
+            _ => None,
+        };
         let (root, callback) = match rootfs {
             Rootfs::Path(path) => (open_root(path)?, None),
             Rootfs::Mount(callback) => (RootSource::Sent, Some(callback)),
@@ -317,7 +343,10 @@ impl Container {
         // These take the kernel longest. If nobody waits for them the child makes them, at the time at
         // which the parent mounts the root.
         if self.on_created.is_none() {
-            late = late.with(Namespaces::NET).with(Namespaces::IPC);
+            late = late.with(Namespaces::IPC);
+            if plan.net_devices.is_empty() {
+                late = late.with(Namespaces::NET);
+            }
         }
         late = late.within(plan.new);
         start = start.without(late);
@@ -347,6 +376,7 @@ impl Container {
                 None
             },
             hooks: hooks.clone(),
+            root_place,
             no_pivot: self.no_pivot,
         };
         let (child, failed) = if let Some(entrance) = entrance {
@@ -355,9 +385,13 @@ impl Container {
             let namespaces = start.without(Namespaces::TIME);
             let clone = Clone3 { namespaces, cgroup: cgroup_dir, sibling: false };
             let ours_fd = ours.as_fd().as_raw_fd().unsigned_abs();
+            let group_fd = cgroup_dir.map(|fd| fd.as_raw_fd().unsigned_abs());
             let child = clone.run(move |single| {
-                // The parent's end: its copy here would hide the parent's death.
-                let _ = onggi_sys::process::close_range(ours_fd, ours_fd);
+                // The parent's end: its copy here would hide the parent's death. And the host's groups: a
+                // container that waits for its start has nothing of the host's.
+                for fd in [Some(ours_fd), group_fd].into_iter().flatten() {
+                    let _ = onggi_sys::process::close_range(fd, fd);
+                }
                 init::run(init, theirs, single)
             });
             let object = || format!("the namespaces of container {}", self.id);
@@ -379,7 +413,8 @@ impl Container {
         let Some(child) = guard.child.take() else {
             return Err(Error::NotFound { what: "the container's first process".into() });
         };
-        Ok(Process::new(child, attachments.pty, attachments.notify, guard.cgroup.take()))
+        Ok(Process::new(child, attachments.pty, attachments.notify, guard.cgroup.take())
+            .plain_lines(self.plain_lines))
     }
 
     fn filter(&mut self) -> Result<Option<Filter>> {
@@ -520,6 +555,7 @@ fn set_up(
             .map_err(Error::io("set the OOM score to", score.to_string()))?;
     }
     raise_limits(plan, child.pid)?;
+    give_net_devices(plan, child.pid)?;
     let made = match (&plan.maps, &proc) {
         (Some(_), Some(proc)) => Some(
             rustix::fs::openat(proc, "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -567,6 +603,20 @@ pub(crate) fn write_below(dir: BorrowedFd<'_>, name: &str, value: &[u8]) -> io::
     let file = Root::single(dir).open(Path::new(name), OFlags::WRONLY, Mode::empty())?;
     let written = rustix::io::write(&file, value)?;
     if written == value.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+fn give_net_devices(plan: &Plan, pid: Pid) -> Result<()> {
+    if plan.net_devices.is_empty() {
+        return Ok(());
+    }
+    let joined = plan.join.iter().find_map(|(kind, fd, _)| (*kind == Namespaces::NET).then_some(fd));
+    if let Some(namespace) = joined {
+        return netdevices::give(&plan.net_devices, namespace.as_fd());
+    }
+    let namespace =
+        rustix::fs::openat(proc_of(pid)?, "ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::io("open", "the container's network namespace"))?;
+    netdevices::give(&plan.net_devices, namespace.as_fd())
 }
 
 /// A hard limit above the caller's own needs the caller's authority; the child

@@ -70,10 +70,12 @@ pub enum Error {
         program: PathBuf,
     },
     /// A hook of the bundle failed.
-    #[error("{stage} hook {path} failed: {why}")]
+    #[error("error running {stage} hook #{index}: {path}: {why}")]
     Hook {
         /// The name of the list that it is in.
         stage: &'static str,
+        /// Its place in that list, from 0.
+        index: usize,
         /// Its program.
         path: PathBuf,
         /// How it failed.
@@ -246,10 +248,16 @@ impl Stage {
             (Self::Rlimit, Some(1)) => {
                 " (a limit above the caller's own hard limit needs CAP_SYS_RESOURCE on the host)"
             }
+            (Self::Scheduling, Some(1)) => {
+                " (a process scheduler can't be used together with AllowedCPUs, CPUs of its own, if it is SCHED_DEADLINE; \
+                 else it needs CAP_SYS_NICE)"
+            }
             (Self::MakeFilesystem, Some(1)) => {
                 " (inside a user namespace this needs a fully visible instance on the host side)"
             }
-            (Self::MountPoint, Some(40)) => " (the image has a symbolic link there)",
+            (Self::MountPoint, Some(40)) => {
+                " (it must be mounted on ordinary directory, and the image has a symbolic link there)"
+            }
             (Self::MountPoint | Self::Attach, Some(20)) => {
                 " (source and destination must both be directories or both be files)"
             }
@@ -372,6 +380,25 @@ pub enum ExecProblem {
 }
 
 impl ExecProblem {
+    /// The command or path that can't be executed.
+    pub fn program(&self) -> &str {
+        match self {
+            Self::NotInPath { program, .. }
+            | Self::Missing { program }
+            | Self::ScriptInterpreter { program, .. }
+            | Self::CarriageReturn { program, .. }
+            | Self::Loader { program, .. }
+            | Self::Architecture { program, .. }
+            | Self::Format { program }
+            | Self::NotExecutable { program, .. }
+            | Self::Denied { program, .. }
+            | Self::Directory { program }
+            | Self::NoExecMount { program }
+            | Self::TooLong { program }
+            | Self::Other { program, .. } => program,
+        }
+    }
+
     /// 127 where something is missing, 126 where it is there and can't be run.
     pub fn exit_code(&self) -> u8 {
         match self {

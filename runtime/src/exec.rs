@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime;
+use oci_spec::runtime::{self, Linux};
 use onggi_sys::clone::{Child, Clone3, Namespaces, SingleThreaded};
 use onggi_sys::idmap::IdMap;
 use onggi_sys::path::Root;
@@ -40,6 +40,9 @@ pub struct Exec {
     preserved: u32,
     join_cgroups: bool,
     below: Option<(Cgroup, Vec<GroupBelow>)>,
+    all_cpus: bool,
+    plain_lines: bool,
+    linux: Option<Linux>,
 }
 
 /// A group below the container's, as `exec --cgroup` names it.
@@ -64,6 +67,9 @@ impl Exec {
             preserved: 0,
             join_cgroups: true,
             below: None,
+            all_cpus: false,
+            plain_lines: false,
+            linux: None,
         }
     }
 
@@ -96,6 +102,27 @@ impl Exec {
         self
     }
 
+    /// As [`Container::all_cpus`](crate::Container::all_cpus), where the process has no affinity of its own.
+    #[must_use]
+    pub fn all_cpus(mut self, all: bool) -> Self {
+        self.all_cpus = all;
+        self
+    }
+
+    /// The container's specification: what all its processes have in common (execution domain, memory policy).
+    #[must_use]
+    pub(crate) fn linux(mut self, linux: Option<Linux>) -> Self {
+        self.linux = linux;
+        self
+    }
+
+    /// As [`Container::plain_lines`](crate::Container::plain_lines).
+    #[must_use]
+    pub fn plain_lines(mut self, plain: bool) -> Self {
+        self.plain_lines = plain;
+        self
+    }
+
     /// How many descriptors from 3 up the program inherits.
     #[must_use]
     pub fn preserve_descriptors(mut self, count: u32) -> Self {
@@ -119,7 +146,11 @@ impl Exec {
         if !terminal && self.process.terminal() == Some(true) {
             return Err(Error::invalid("process.terminal", "is set, but no terminal was given"));
         }
-        let plan = ProcessPlan::read(&self.process, self.filter.take())?;
+        let mut plan = ProcessPlan::read(&self.process, self.filter.take())?;
+        (plan.all_cpus, plan.plain_lines) = (self.all_cpus, self.plain_lines);
+        if let Some(linux) = &self.linux {
+            plan.belong_to(linux)?;
+        }
         let (others, user) = differing(self.target)?;
         shield::check(if user { Some(maps_of(self.target)?) } else { None }.as_ref())?;
         let (streams, size) = match std::mem::take(&mut self.stdio) {
@@ -130,7 +161,7 @@ impl Exec {
         let (ours, theirs) = Channel::pair().map_err(Error::io("make", "a socket pair"))?;
         let ours_fd = ours.as_fd().as_raw_fd().unsigned_abs();
         let preserved = self.preserved;
-        let plan_in = &plan;
+        let plan_in = &mut plan;
         let pidfd_in = &pidfd;
         let helper = Clone3::default()
             .run(move |single| {
@@ -164,7 +195,8 @@ impl Exec {
         let (child, early, failed) = outcome?;
         match failed.map_or_else(|| converse(&ours, None), Err) {
             Ok(later) => {
-                Ok(Process::new(child, later.pty.or(early.pty), later.notify.or(early.notify), None))
+                Ok(Process::new(child, later.pty.or(early.pty), later.notify.or(early.notify), None)
+                    .plain_lines(plan.plain_lines))
             }
             Err(error) => {
                 let process = Process::new(child, None, None, None);

@@ -1,14 +1,17 @@
 //! Hooks of a bundle (runtime-spec, "POSIX-platform Hooks").
 
 use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use oci_spec::runtime::{Hook, Spec};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +88,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// As much of what a hook that failed wrote is told as makes a few sentences.
+const MAX_WORDS: usize = 2048;
+
 /// The hooks of a bundle and the state that they are told.
 #[derive(Clone, Debug)]
 pub(crate) struct Hooks {
@@ -110,6 +116,17 @@ impl Hooks {
 
     /// Runs those of one stage, in order; the first that fails ends it.
     pub(crate) fn run(&self, stage: HookStage, pid: i32, status: Status) -> Result<()> {
+        self.run_with(stage, pid, status, &[])
+    }
+
+    /// The same; a hook that names no environment has this one.
+    pub(crate) fn run_with(
+        &self,
+        stage: HookStage,
+        pid: i32,
+        status: Status,
+        environment: &[CString],
+    ) -> Result<()> {
         let list = match stage {
             HookStage::Prestart => self.hooks.prestart(),
             HookStage::CreateRuntime => self.hooks.create_runtime(),
@@ -119,9 +136,10 @@ impl Hooks {
             HookStage::Poststop => self.hooks.poststop(),
         };
         let state = State { status, pid, ..self.state.clone() };
-        for hook in list.iter().flatten() {
-            run_one(hook, &state).map_err(|why| Error::Hook {
+        for (index, hook) in list.iter().flatten().enumerate() {
+            run_one(hook, &state, environment).map_err(|why| Error::Hook {
                 stage: stage.name(),
+                index,
                 path: hook.path().clone(),
                 why,
             })?;
@@ -130,7 +148,7 @@ impl Hooks {
     }
 }
 
-fn run_one(hook: &Hook, state: &State) -> std::result::Result<(), String> {
+fn run_one(hook: &Hook, state: &State, environment: &[CString]) -> std::result::Result<(), String> {
     if !hook.path().is_absolute() {
         return Err("its path is not absolute".into());
     }
@@ -139,12 +157,28 @@ fn run_one(hook: &Hook, state: &State) -> std::result::Result<(), String> {
         command.arg0(name).args(arguments);
     }
     command.env_clear();
-    for variable in hook.env().iter().flatten() {
-        let (name, value) = variable.split_once('=').ok_or("a variable has no value")?;
-        command.env(name, value);
+    match hook.env() {
+        Some(own) => {
+            for variable in own {
+                let (name, value) = variable.split_once('=').ok_or("a variable has no value")?;
+                command.env(name, value);
+            }
+        }
+        None => {
+            for variable in environment.iter().map(|variable| variable.to_bytes()) {
+                let mut parts = variable.splitn(2, |byte| *byte == b'=').map(OsStr::from_bytes);
+                if let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+                    command.env(name, value);
+                }
+            }
+        }
     }
     let said = |error: std::io::Error| error.to_string();
-    let mut child = command.stdin(Stdio::piped()).spawn().map_err(said)?;
+    // A file and no pipe: what a hook leaves running may keep it.
+    let words = rustix::fs::memfd_create("hook", MemfdFlags::CLOEXEC).map_err(|error| said(error.into()))?;
+    let into = || words.try_clone().map(Stdio::from).map_err(said);
+    command.stdin(Stdio::piped()).stdout(into()?).stderr(into()?);
+    let mut child = command.spawn().map_err(said)?;
     if let Some(mut input) = child.stdin.take() {
         let text = serde_json::to_vec(state).map_err(|error| error.to_string())?;
         // One that doesn't read its input is no failure.
@@ -163,5 +197,11 @@ fn run_one(hook: &Hook, state: &State) -> std::result::Result<(), String> {
         }
     }
     let status = child.wait().map_err(said)?;
-    if status.success() { Ok(()) } else { Err(status.to_string()) }
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = vec![0; MAX_WORDS];
+    let length = rustix::io::pread(&words, &mut text, 0).unwrap_or_default();
+    let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim().to_owned();
+    Err(if text.is_empty() { status.to_string() } else { format!("{status}: {text}") })
 }

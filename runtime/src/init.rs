@@ -4,6 +4,7 @@
 //! or ends the process with a [`Report`].
 
 mod devices;
+mod home;
 mod identity;
 mod labels;
 mod masks;
@@ -21,9 +22,11 @@ use std::path::{Path, PathBuf};
 use onggi_sys::clone::{Namespaces, SingleThreaded, enter, enter_all, unshare};
 use onggi_sys::mount::{Change, Propagation};
 use onggi_sys::path::Root;
+use onggi_sys::signal::{self, SignalSet};
 use rustix::fs::CWD;
 use rustix::process::DumpableBehavior;
 
+use crate::affinity::use_all_cpus;
 use crate::cgroup::JOIN;
 use crate::channel::{CREATED, Channel, GO, HOOKS, MAPPED, Report};
 use crate::container::WindowSize;
@@ -89,6 +92,8 @@ pub(crate) struct Init<'a> {
     pub(crate) keyring: Option<CString>,
     /// Hooks that run in the container, and the state that they read.
     pub(crate) hooks: Option<Hooks>,
+    /// Where the root is a mount until it is the root, so that hooks of the caller find it.
+    pub(crate) root_place: Option<PathBuf>,
     /// Leave the old root below, for hosts whose root can't be pivoted away from.
     pub(crate) no_pivot: bool,
 }
@@ -120,6 +125,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         gate,
         keyring,
         hooks,
+        root_place,
         no_pivot,
     } = init;
     if gate.is_some() {
@@ -129,6 +135,9 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     // First of all: whatever follows counts.
     for group in groups {
         rustix::io::write(&group, JOIN).map_err(failed(Stage::ControlGroup, ""))?;
+    }
+    if plan.process.all_cpus {
+        use_all_cpus().map_err(failed(Stage::Scheduling, "CPU affinity"))?;
     }
     // Directories and nodes get the modes that are asked for.
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -150,7 +159,8 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     // executable through /proc.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed(Stage::Identity, ""))?;
-    let born_in_namespace = plan.new.without(late).contains(Namespaces::CGROUP);
+    let joins_groups = plan.join.iter().any(|(kind, ..)| *kind == Namespaces::CGROUP);
+    let born_in_namespace = plan.new.without(late).contains(Namespaces::CGROUP) || joins_groups;
     let shows_groups = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Cgroup));
     let groups = if shows_groups && !born_in_namespace {
         let text = std::fs::read_to_string("/proc/self/cgroup");
@@ -169,7 +179,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     separate_mounts(plan)?;
     let made = rootfs::make_filesystems(plan)?;
     let root = rootfs::receive(channel, root)?;
-    let late = rootfs::attach(plan, &root, made, groups.as_deref())?;
+    let late = rootfs::attach(plan, &root, root_place.as_deref(), made, groups.as_deref())?;
     let null = devices::populate(plan, &root)?;
     set_names(plan)?;
     if let Some(hooks) = &hooks {
@@ -204,6 +214,7 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         let change = Change { set: onggi_sys::mount::Attributes::READ_ONLY, ..Change::default() };
         change.apply(CWD, c"/").map_err(failed(Stage::ReadOnly, "/"))?;
     }
+    home::complete(&mut plan.process, &inside);
     terminal::connect(streams, terminal.as_ref())?;
     let controlling = terminal.is_some();
     drop(terminal);
@@ -211,10 +222,10 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     if let Some(gate) = gate {
         program::must_exist(&plan.process)?;
         channel.send(CREATED, &[], None).map_err(failed(Stage::Handshake, ""))?;
-        *channel = wait_for_start(&gate)?;
-    }
-    if let Some(hooks) = &hooks {
-        hooks.run(HookStage::StartContainer, host_pid, Status::Created).map_err(hook_report)?;
+        match wait_for_start(&gate)? {
+            Ok(connection) => *channel = connection,
+            Err(signal) => return Ok(128 + signal),
+        }
     }
     program::close_descriptors(preserved)?;
     let last = identity::become_user(&plan.process, plan.has_user_namespace())?;
@@ -232,8 +243,19 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         }
     }
     let process = &plan.process;
+    // The container's own files, so under all that binds its program.
+    let start_hooks = || match &hooks {
+        Some(hooks) => {
+            let environment = process.environment.strings();
+            hooks
+                .run_with(HookStage::StartContainer, host_pid, Status::Created, environment)
+                .map_err(hook_report)
+        }
+        None => Ok(()),
+    };
     if with_reaper {
         identity::seal(process, &last, channel)?;
+        start_hooks()?;
         reaper::run(single, channel, || match program::prepare(controlling) {
             Ok(()) => Report::Exec(program::execute(process)),
             Err(report) => report,
@@ -241,13 +263,37 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
     } else {
         program::prepare(controlling)?;
         identity::seal(process, &last, channel)?;
+        start_hooks()?;
         Err(Report::Exec(program::execute(process)))
     }
 }
 
-/// Waits until somebody connects; the connection takes the reports from then on.
-fn wait_for_start(gate: &OwnedFd) -> Step<Channel> {
+/// Signals that end a container which waits for its start. The kernel keeps them from the first process of a pid
+/// namespace that doesn't look for them.
+const ENDING: &[i32] = &[1, 2, 3, 15];
+
+/// Waits until somebody connects; the connection takes the reports from then on. Or the signal that ended the wait.
+fn wait_for_start(gate: &OwnedFd) -> Step<Result<Channel, i32>> {
+    use rustix::event::{PollFd, PollFlags, poll};
     use rustix::net::{SocketFlags, accept_with};
+    let set = SignalSet::of(ENDING);
+    let step = || failed::<io::Error>(Stage::Handshake, "");
+    // The program's mask is set later.
+    signal::block(&set).map_err(step())?;
+    let signals = signal::descriptor(&set).map_err(step())?;
+    loop {
+        let mut fds = [PollFd::new(gate, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.map_err(failed(Stage::Handshake, ""))?,
+        };
+        if let Some(number) = signal::next(signals.as_fd()).map_err(step())? {
+            return Ok(Err(number));
+        }
+        if !fds[0].revents().is_empty() {
+            break;
+        }
+    }
     let connection = loop {
         match accept_with(gate, SocketFlags::CLOEXEC) {
             Err(rustix::io::Errno::INTR) => {}
@@ -256,12 +302,12 @@ fn wait_for_start(gate: &OwnedFd) -> Step<Channel> {
     };
     let channel = Channel::from_fd(connection);
     channel.expect(GO).map_err(failed(Stage::Handshake, ""))?;
-    Ok(channel)
+    Ok(Ok(channel))
 }
 
 fn hook_report(error: Error) -> Report {
     match error {
-        Error::Hook { stage, path, why } => Report::Hook { stage: stage.to_owned(), path, why },
+        Error::Hook { stage, index, path, why } => Report::Hook { stage: stage.to_owned(), index, path, why },
         other => failed(Stage::Hook, other.to_string())(io::Error::from(io::ErrorKind::Other)),
     }
 }
@@ -281,7 +327,7 @@ pub(crate) fn join(process: BorrowedFd<'_>, namespaces: Namespaces, user: bool) 
 
 /// In a process that joined a container: becomes the program.
 pub(crate) fn run_process(
-    process: &ProcessPlan,
+    process: &mut ProcessPlan,
     channel: &Channel,
     streams: Streams,
     size: Option<WindowSize>,
@@ -295,7 +341,7 @@ pub(crate) fn run_process(
 }
 
 fn joined_steps(
-    process: &ProcessPlan,
+    process: &mut ProcessPlan,
     channel: &Channel,
     streams: Streams,
     size: Option<WindowSize>,
@@ -304,6 +350,9 @@ fn joined_steps(
 ) -> Step<()> {
     if let Some(cpus) = &process.affinity.after {
         rustix::thread::sched_setaffinity(None, cpus).map_err(failed(Stage::Scheduling, "CPU affinity"))?;
+    }
+    if process.all_cpus && !process.affinity.is_chosen() {
+        use_all_cpus().map_err(failed(Stage::Scheduling, "CPU affinity"))?;
     }
     rustix::process::umask(rustix::fs::Mode::empty());
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
@@ -318,6 +367,7 @@ fn joined_steps(
         None => None,
     };
     let cwd_done = prepare_cwd(&inside, process)?;
+    home::complete(process, &inside);
     terminal::connect(streams, terminal.as_ref())?;
     drop(root);
     program::close_descriptors(preserved)?;

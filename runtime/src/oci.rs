@@ -13,13 +13,16 @@ mod exec;
 mod facts;
 mod lifecycle;
 mod record;
+mod specification;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 pub use exec::ExecOptions;
 pub use facts::{bundle_spec, features};
 pub use lifecycle::CreateOptions;
 pub use record::Listed;
+pub use specification::parse_process;
 
 pub use crate::cgroup::Systemd;
 pub use crate::hooks::{State, Status};
@@ -28,16 +31,37 @@ pub use crate::hooks::{State, Status};
 pub const DEFAULT_ROOT: &str = "/run/onggi/oci";
 
 /// The containers of one root directory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Runtime {
     root: PathBuf,
     systemd: Option<Systemd>,
+    warn: Option<Rc<dyn Fn(&str)>>,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 impl Runtime {
     /// The containers below `root`, which is made when the first one is.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), systemd: None }
+        Self { root: root.into(), systemd: None, warn: None }
+    }
+
+    /// Has what a bundle asks for in vain, where the specification wants no error of it, said by `warn`.
+    #[must_use]
+    pub fn on_warning(mut self, warn: impl Fn(&str) + 'static) -> Self {
+        self.warn = Some(Rc::new(warn));
+        self
+    }
+
+    /// Says something of that kind.
+    pub fn warn(&self, words: &str) {
+        if let Some(warn) = &self.warn {
+            warn(words);
+        }
     }
 
     /// Has the service manager make the control groups of new containers, and end those that it made.

@@ -22,7 +22,9 @@ use rustix::process::Resource;
 use crate::affinity::Affinity;
 use crate::error::{Error, Result};
 use crate::labels::{Labels, has_selinux};
+use crate::memory::{self, MemoryPolicy};
 use crate::mounts::{MountPlan, clean, open_source, propagation};
+use crate::netdevices::{self, NetDevice};
 use crate::seccomp::Filter;
 
 /// What the container is.
@@ -44,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
     pub(crate) time_offsets: String,
+    /// Interfaces of the host that it gets.
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) process: ProcessPlan,
 }
 
@@ -62,6 +66,8 @@ pub(crate) struct DevicePlan {
 pub(crate) struct ProcessPlan {
     pub(crate) arguments: CStrings,
     pub(crate) environment: CStrings,
+    /// It has no `HOME` and wants one.
+    pub(crate) needs_home: bool,
     pub(crate) search_path: String,
     pub(crate) cwd: CString,
     pub(crate) uid: u32,
@@ -76,8 +82,13 @@ pub(crate) struct ProcessPlan {
     pub(crate) scheduling: Option<Scheduling>,
     pub(crate) io_priority: Option<(u8, u8)>,
     pub(crate) personality: Option<u32>,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) labels: Labels,
     pub(crate) affinity: Affinity,
+    /// It may use all CPUs of its control group, whichever its maker is confined to.
+    pub(crate) all_cpus: bool,
+    /// Its terminal doesn't turn line ends into carriage return and line feed.
+    pub(crate) plain_lines: bool,
 }
 
 /// Strings and lists of a specification are bounded by what the kernel takes;
@@ -104,15 +115,7 @@ impl Plan {
         refuse(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
         let mut process = ProcessPlan::read(process, filter)?;
-        if let Some(personality) = linux.personality() {
-            process.personality = Some(match personality.domain() {
-                LinuxPersonalityDomain::PerLinux => 0,
-                LinuxPersonalityDomain::PerLinux32 => 8,
-            });
-            if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
-                return Err(Error::unsupported("linux.personality.flags", "no flag is defined"));
-            }
-        }
+        process.belong_to(linux)?;
         let (mut new, mut join) = (Namespaces::NONE, Vec::new());
         let mut seen = Namespaces::NONE;
         for namespace in linux.namespaces().iter().flatten() {
@@ -202,6 +205,7 @@ impl Plan {
             hostname,
             domainname,
             time_offsets: time_offsets(linux, new)?,
+            net_devices: netdevices::read(linux, seen.contains(Namespaces::NET))?,
             process,
         })
     }
@@ -224,6 +228,18 @@ impl Plan {
     }
 }
 
+/// The number of the execution domain that all processes of a container have.
+fn personality(linux: &Linux) -> Result<Option<u32>> {
+    let Some(wanted) = linux.personality() else { return Ok(None) };
+    if wanted.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        return Err(Error::unsupported("linux.personality.flags", "no flag is defined"));
+    }
+    Ok(Some(match wanted.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    }))
+}
+
 fn is_own_user_namespace(other: &OwnedFd) -> Result<bool> {
     let path = "/proc/self/ns/user";
     let own = rustix::fs::stat(path).map_err(Error::io("look at", path))?;
@@ -235,15 +251,6 @@ fn is_own_user_namespace(other: &OwnedFd) -> Result<bool> {
 fn refuse(linux: &Linux) -> Result<()> {
     if linux.intel_rdt().is_some() {
         return Err(Error::unsupported("linux.intelRdt", "cache allocation is not part of this runtime"));
-    }
-    if linux.memory_policy().is_some() {
-        return Err(Error::unsupported("linux.memoryPolicy", "NUMA policies are not part of this runtime"));
-    }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(Error::unsupported(
-            "linux.netDevices",
-            "moving host interfaces is not part of this runtime",
-        ));
     }
     if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
         let why = if has_selinux() {
@@ -388,13 +395,21 @@ fn time_offsets(linux: &Linux, new: Namespaces) -> Result<String> {
 const FALLBACK_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl ProcessPlan {
+    /// Takes on what all processes of a container have in common.
+    pub(crate) fn belong_to(&mut self, linux: &Linux) -> Result<()> {
+        self.personality = personality(linux)?;
+        self.memory_policy = memory::policy(linux)?;
+        Ok(())
+    }
+
     pub(crate) fn read(process: &Process, filter: Option<Filter>) -> Result<Self> {
         let nul = |what: &'static str| move |_| Error::invalid(what, "has a NUL byte");
         let arguments = process.args().as_deref().unwrap_or_default();
         if arguments.first().is_none_or(String::is_empty) {
             return Err(Error::invalid("process.args", "is empty: there is no command to run"));
         }
-        let environment = process.env().as_deref().unwrap_or_default();
+        let environment = last_of_each(process.env().as_deref().unwrap_or_default());
+        let needs_home = !environment.iter().any(|variable| variable.starts_with("HOME="));
         let path = environment.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
         if !process.cwd().is_absolute() {
             return Err(Error::invalid(
@@ -414,6 +429,7 @@ impl ProcessPlan {
         Ok(Self {
             arguments: CStrings::new(arguments).map_err(nul("process.args"))?,
             environment: CStrings::new(environment).map_err(nul("process.env"))?,
+            needs_home,
             search_path: path.unwrap_or(FALLBACK_PATH).to_owned(),
             cwd: CString::new(process.cwd().as_os_str().as_bytes())
                 .map_err(|_| Error::invalid("process.cwd", "has a NUL byte"))?,
@@ -429,10 +445,27 @@ impl ProcessPlan {
             scheduling: scheduling(process)?,
             io_priority: io_priority(process)?,
             personality: None,
+            memory_policy: None,
             labels: Labels::of(process)?,
             affinity: Affinity::of(process)?,
+            all_cpus: false,
+            plain_lines: false,
         })
     }
+}
+
+/// Of variables that are set more than once the last counts; an empty `HOME` is none.
+fn last_of_each(list: &[String]) -> Vec<&str> {
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<&str> = list
+        .iter()
+        .rev()
+        .map(String::as_str)
+        .filter(|variable| seen.insert(variable.split('=').next().unwrap_or_default()))
+        .filter(|variable| *variable != "HOME=")
+        .collect();
+    kept.reverse();
+    kept
 }
 
 fn resource(kind: PosixRlimitType) -> (&'static str, Resource) {

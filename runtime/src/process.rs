@@ -9,7 +9,9 @@ use onggi_sys::signal::{self, SignalSet};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -75,6 +77,7 @@ pub struct Process {
     pty: Option<OwnedFd>,
     notify: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
+    plain_lines: bool,
 }
 
 impl Process {
@@ -84,7 +87,13 @@ impl Process {
         notify: Option<OwnedFd>,
         cgroup: Option<Cgroup>,
     ) -> Self {
-        Self { child, pty, notify, cgroup }
+        Self { child, pty, notify, cgroup, plain_lines: false }
+    }
+
+    /// Says that its terminal leaves line ends as they are, so that the caller's has to return the carriage.
+    pub(crate) fn plain_lines(mut self, plain: bool) -> Self {
+        self.plain_lines = plain;
+        self
     }
 
     /// Its process id in the caller's pid namespace.
@@ -189,7 +198,11 @@ impl Process {
         let outcome = match self.pty.take() {
             None => self.watch(&signals).map(|()| true),
             Some(pty) => {
-                let raw = options.input.then(RawTerminal::enter).transpose().map_err(step("the terminal"))?;
+                let raw = options
+                    .input
+                    .then(|| RawTerminal::of(self.plain_lines))
+                    .transpose()
+                    .map_err(step("the terminal"))?;
                 let outcome = self.attach(&pty, &signals, options);
                 drop(raw);
                 self.pty = Some(pty);
@@ -411,10 +424,18 @@ impl RawTerminal {
     /// # Errors
     /// What `tcsetattr(3)` says.
     pub fn enter() -> io::Result<Self> {
+        Self::of(false)
+    }
+
+    /// The same; `cooked_output` leaves it to this terminal to return the carriage at line ends.
+    fn of(cooked_output: bool) -> io::Result<Self> {
         let stdin = rustix::stdio::stdin();
         let Ok(before) = tcgetattr(stdin) else { return Ok(Self(None)) };
         let mut raw = before.clone();
         raw.make_raw();
+        if cooked_output {
+            raw.output_modes |= before.output_modes & (OutputModes::OPOST | OutputModes::ONLCR);
+        }
         tcsetattr(stdin, OptionalActions::Now, &raw)?;
         Ok(Self(Some(before)))
     }

@@ -17,9 +17,10 @@
 //! | [`seccomp`] | installing a system call filter |
 //! | [`bpf`] | programs that decide about devices |
 //! | [`signal`] | signals as a descriptor, masks, dispositions |
-//! | [`process`] | exec, descriptors at exec, scheduling, personality |
+//! | [`process`] | exec, descriptors at exec, scheduling, personality, memory policy |
 //! | [`loop_device`] | a file as a block device |
 //! | [`link`] | network interface flags |
+//! | [`interface`] | network interfaces given to another namespace |
 //!
 //! The crate knows no policy: it does what it is told or says which call failed.
 #![cfg(target_os = "linux")]
@@ -29,6 +30,7 @@ pub mod caps;
 pub mod clone;
 pub mod file;
 pub mod idmap;
+pub mod interface;
 pub mod link;
 pub mod loop_device;
 pub mod memory;

@@ -26,6 +26,11 @@ impl CStrings {
         &self.strings
     }
 
+    /// Adds one behind the others.
+    pub fn push(&mut self, string: CString) {
+        self.strings.push(string);
+    }
+
     fn pointers(&self) -> Vec<*const libc::c_char> {
         self.strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     }
@@ -116,6 +121,24 @@ pub fn set_standard(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
 pub fn set_personality(persona: u32) -> io::Result<()> {
     // SAFETY: a number.
     if unsafe { libc::personality(libc::c_ulong::from(persona)) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Sets on which NUMA nodes memory of the calling thread lies: a mode of `set_mempolicy(2)` with its flags, and a bit for
+/// each node.
+///
+/// # Errors
+/// `EINVAL` for a mode that takes no such nodes, or nodes that are not there; `ENOSYS` without NUMA.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    let (mask, bits) = match nodes {
+        [] => (std::ptr::null(), 0),
+        // The kernel looks at one bit less than it is told.
+        nodes => (nodes.as_ptr(), nodes.len() * 64 + 1),
+    };
+    // SAFETY: the mask has as many bits as the kernel looks at.
+    if unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -28,6 +28,9 @@ pub struct Common {
     /// File that gets the process id
     #[arg(long)]
     pid_file: Option<PathBuf>,
+    /// Socket that gets a pidfd of the process
+    #[arg(long)]
+    pidfd_socket: Option<PathBuf>,
     /// Pass this many descriptors from 3 up
     #[arg(long, default_value_t = 0)]
     preserve_fds: u32,
@@ -45,6 +48,7 @@ impl Common {
             bundle: self.bundle.clone(),
             console_socket: self.console_socket.clone(),
             pid_file: self.pid_file.clone(),
+            pidfd_socket: self.pidfd_socket.clone(),
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
             no_pivot: self.no_pivot,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use onggi_runtime::oci::{ExecOptions, Runtime};
+use onggi_runtime::oci::{ExecOptions, Runtime, parse_process};
 use onggi_runtime::{Error, GroupBelow};
 
 use super::{Outcome, parse_user};
@@ -38,6 +38,9 @@ pub struct Exec {
     /// File that gets the process id
     #[arg(long)]
     pid_file: Option<PathBuf>,
+    /// Socket that gets a pidfd of the process
+    #[arg(long)]
+    pidfd_socket: Option<PathBuf>,
     /// SELinux label
     #[arg(long)]
     process_label: Option<String>,
@@ -84,12 +87,7 @@ impl Exec {
                     what: object.clone(),
                     why: error.to_string(),
                 };
-                let mut process: serde_json::Value = serde_json::from_slice(&text).map_err(invalid)?;
-                // Who leaves the user out means root, as with runc.
-                if let Some(process) = process.as_object_mut() {
-                    process.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
-                }
-                Some(serde_json::from_value(process).map_err(invalid)?)
+                Some(parse_process(&text, &mut |words| runtime.warn(words)).map_err(invalid)?)
             }
         };
         if process.is_none() && self.args.is_empty() {
@@ -115,6 +113,7 @@ impl Exec {
             ignore_paused: self.ignore_paused,
             console_socket: self.console_socket.clone(),
             pid_file: self.pid_file.clone(),
+            pidfd_socket: self.pidfd_socket.clone(),
             preserve_fds: self.preserve_fds,
             detach: self.detach,
             groups: self.cgroup.clone(),

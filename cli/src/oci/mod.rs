@@ -113,9 +113,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { FAILED } else { 0 });
         }
     };
+    let log = Log { file: oci.log.clone(), format: oci.log_format };
     if oci.debug {
         let version = env!("CARGO_PKG_VERSION");
-        log(&oci, "debug", &format!("onggi oci {version}, state in {}", oci.root.display()));
+        log.line("debug", &format!("onggi oci {version}, state in {}", oci.root.display()));
     }
     let outcome = run(&oci);
     match outcome {
@@ -123,7 +124,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let message = words(&error);
             eprintln!("onggi oci: {message}");
-            log(&oci, "error", &message);
+            log.line("error", &message);
             ExitCode::from(match (&oci.command, &error) {
                 (Command::Run(_), Error::Exec { .. }) => error.exit_code(),
                 (Command::Exec(_), _) => EXEC_FAILED,
@@ -151,6 +152,8 @@ fn systemd() -> Systemd {
 
 fn run(oci: &Oci) -> Outcome {
     let runtime = Runtime::new(&oci.root).systemd(oci.systemd_cgroup.then(systemd));
+    let log = Log { file: oci.log.clone(), format: oci.log_format };
+    let runtime = runtime.on_warning(move |words| log.line("warning", words));
     match &oci.command {
         Command::Create(command) => command.run(&runtime),
         Command::Delete(command) => command.run(&runtime),
@@ -170,11 +173,20 @@ fn run(oci: &Oci) -> Outcome {
     }
 }
 
-/// The error, ending in the words by which Docker and Podman tell 126 from 127.
+/// The error, in the words by which Docker and Podman tell 126 from 127, and others what runc would mean.
 fn words(error: &Error) -> String {
     match error {
-        Error::Exec { .. } if error.exit_code() == 127 => format!("{error}: no such file or directory"),
-        Error::Exec { .. } => format!("{error}: permission denied"),
+        Error::Exec { problem } => {
+            let words =
+                if problem.exit_code() == 127 { "no such file or directory" } else { "permission denied" };
+            format!("exec {}: {words} ({problem})", problem.program())
+        }
+        Error::State { operation: "exec in", id, state } if state == "paused" => {
+            format!("cannot exec in a paused container: resume {id} first, or use --ignore-paused")
+        }
+        Error::State { operation: "kill", state, .. } if state == "stopped" => {
+            format!("{error} (container not running)")
+        }
         Error::NotFound { what } if what.starts_with("container ") => {
             format!("container does not exist: {what}")
         }
@@ -182,19 +194,28 @@ fn words(error: &Error) -> String {
     }
 }
 
-/// Writes a line to the log; of errors standard error has heard already.
-#[expect(clippy::print_stderr, reason = "where a runtime's log goes if no file is named")]
-fn log(oci: &Oci, level: &str, message: &str) {
-    let time = jiff::Timestamp::now().to_string();
-    let line = match oci.log_format {
-        LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string(),
-        LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}"),
-    };
-    let file = oci.log.as_ref().map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path));
-    match file {
-        Some(Ok(mut file)) => drop(writeln!(file, "{line}")),
-        None if level != "error" => eprintln!("{line}"),
-        Some(Err(_)) | None => {}
+/// Where a runtime says what it has to say.
+struct Log {
+    file: Option<PathBuf>,
+    format: LogFormat,
+}
+
+impl Log {
+    /// Writes a line to the log; of errors standard error has heard already.
+    #[expect(clippy::print_stderr, reason = "where a runtime's log goes if no file is named")]
+    fn line(&self, level: &str, message: &str) {
+        let time = jiff::Timestamp::now().to_string();
+        let line = match self.format {
+            LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string(),
+            LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}"),
+        };
+        let file =
+            self.file.as_ref().map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path));
+        match file {
+            Some(Ok(mut file)) => drop(writeln!(file, "{line}")),
+            None if level != "error" => eprintln!("{line}"),
+            Some(Err(_)) | None => {}
+        }
     }
 }
 

@@ -80,11 +80,23 @@ impl Bundle {
     }
 
     #[track_caller]
-    pub(crate) fn fails(&self, arguments: &[&str], code: i32, words: &str) {
+    pub(crate) fn fails(&self, arguments: &[&str], code: i32, words: &str) -> String {
         let output = self.oci(arguments);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(text.contains(words), "{words:?} not in {text}");
+        text.into_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for(&self, id: &str, status: &str) {
+        for _ in 0..100 {
+            if self.status(id) == status {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{id} never became {status}");
     }
 
     pub(crate) fn status(&self, id: &str) -> String {

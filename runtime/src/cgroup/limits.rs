@@ -93,7 +93,7 @@ pub(super) fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<Li
         if !unified {
             return Err(Error::unsupported(
                 "linux.resources.unified",
-                "this host's controllers are version 1",
+                "invalid configuration for a host whose controllers are version 1",
             ));
         }
         let controller = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma", "misc"]

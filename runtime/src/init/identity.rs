@@ -60,6 +60,10 @@ pub(crate) fn become_user(process: &ProcessPlan, user_namespace: bool) -> Step<U
     if let Some(persona) = process.personality {
         process::set_personality(persona).map_err(failed(Stage::Scheduling, "personality"))?;
     }
+    if let Some(policy) = &process.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes)
+            .map_err(failed(Stage::Scheduling, "memory policy (set_mempolicy)"))?;
+    }
     if let Some((class, priority)) = process.io_priority {
         process::set_io_priority(class, priority).map_err(failed(Stage::Scheduling, "I/O priority"))?;
     }

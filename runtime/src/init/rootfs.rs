@@ -106,19 +106,24 @@ pub(super) fn receive(channel: &Channel, source: RootSource) -> Step<OwnedFd> {
     }
 }
 
-/// Attaches the root over `/` and everything else below it; returns what [`close_up`] is for.
+/// Attaches the root over `place`, else `/`, and everything else below it; returns what [`close_up`] is for.
 ///
 /// `groups`: see [`mount_inside`](cgroup::mount_inside).
 pub(super) fn attach(
     plan: &mut Plan,
     root: &OwnedFd,
+    place: Option<&Path>,
     made: Vec<Option<OwnedFd>>,
     groups: Option<&str>,
 ) -> Step<Vec<OwnedFd>> {
-    let slash = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed(Stage::Attach, "/"))?;
-    mount::attach(root.as_fd(), slash.as_fd()).map_err(failed(Stage::Attach, "/"))?;
-    drop(slash);
+    let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    // Its own place may be out of reach with the container's ids.
+    let onto = match place.map(open) {
+        Some(Ok(place)) => place,
+        _ => open(Path::new("/")).map_err(failed(Stage::Attach, "/"))?,
+    };
+    mount::attach(root.as_fd(), onto.as_fd()).map_err(failed(Stage::Attach, "/"))?;
+    drop(onto);
     let inside = Root::new(root.as_fd());
     let mut late = Vec::new();
     for (plan, made) in plan.mounts.iter_mut().zip(made) {
@@ -138,6 +143,14 @@ pub(super) fn attach(
         if plan.copy_up {
             copy_up(&inside, &plan.destination, tree.as_fd()).map_err(failed(Stage::CopyUp, object()))?;
         }
+        if inherits_mode(plan)
+            && let Ok(there) = inside.open(&plan.destination, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        {
+            let stat = rustix::fs::fstat(&there).map_err(failed(Stage::MountPoint, object()))?;
+            let mode = Mode::from_raw_mode(stat.st_mode);
+            rustix::fs::chmodat(&tree, c".", mode, rustix::fs::AtFlags::empty())
+                .map_err(failed(Stage::MountOptions, object()))?;
+        }
         let onto = destination(&inside, plan, directory).map_err(failed(Stage::MountPoint, object()))?;
         let bind = matches!(plan.source, Source::Bind { .. });
         change_attributes(plan, tree.as_fd(), bind).map_err(failed(Stage::MountOptions, object()))?;
@@ -147,6 +160,12 @@ pub(super) fn attach(
         }
     }
     Ok(late)
+}
+
+/// An empty directory in memory is as open as the one that it covers, where nothing else is said (as with runc).
+fn inherits_mode(plan: &MountPlan) -> bool {
+    matches!(&plan.source, Source::Filesystem { kind, parameters }
+        if kind == "tmpfs" && !plan.copy_up && !parameters.iter().any(|(key, _)| key == "mode"))
 }
 
 /// Makes those read-only that had to be filled before.

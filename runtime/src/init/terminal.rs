@@ -9,7 +9,7 @@ use onggi_sys::path::Root;
 use onggi_sys::process::set_standard;
 use rustix::fs::{Mode, OFlags, Uid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use super::{Step, Streams, failed};
 use crate::channel::{Channel, PTY};
@@ -56,6 +56,11 @@ pub(crate) fn make(
     if size.rows > 0 && size.columns > 0 {
         let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size)?;
+    }
+    if process.plain_lines {
+        let mut modes = tcgetattr(&master)?;
+        modes.output_modes.remove(OutputModes::ONLCR);
+        tcsetattr(&master, OptionalActions::Now, &modes)?;
     }
     rustix::fs::fchown(&slave, Some(Uid::from_raw(process.uid)), None)?;
     channel.send(PTY, &[], Some(master.as_fd()))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Capability, Process, User};
 
 use super::Runtime;
-use super::lifecycle::{send_console, window_size, write_pid_file};
+use super::lifecycle::{send_console, send_pidfd, window_size, write_pid_file};
 use crate::container::Stdio;
 use crate::error::{Error, Result};
 use crate::exec::{Exec, GroupBelow};
@@ -41,6 +41,8 @@ pub struct ExecOptions {
     pub console_socket: Option<PathBuf>,
     /// A file that gets the process id.
     pub pid_file: Option<PathBuf>,
+    /// A socket that gets a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
     /// Descriptors from 3 up that the process inherits.
     pub preserve_fds: u32,
     /// SELinux label.
@@ -93,8 +95,13 @@ impl Runtime {
             if terminal { Stdio::Terminal(window_size(process.console_size())) } else { Stdio::Inherit };
         let target = rustix::process::Pid::from_raw(record.pid)
             .ok_or_else(|| Error::NotFound { what: format!("container {id}") })?;
-        let mut exec =
-            Exec::new(target, process).stdio(stdio).filter(filter).preserve_descriptors(options.preserve_fds);
+        let mut exec = Exec::new(target, process)
+            .stdio(stdio)
+            .filter(filter)
+            .preserve_descriptors(options.preserve_fds)
+            .all_cpus(true)
+            .linux(spec.linux().clone())
+            .plain_lines(options.console_socket.is_none());
         if !options.groups.is_empty() {
             let none = || Error::unsupported("--cgroup", "the container has no control group");
             exec = exec.groups_below(record.cgroup()?.ok_or_else(none)?, options.groups.clone());
@@ -104,6 +111,9 @@ impl Runtime {
             && let Some(terminal) = process.take_terminal()
         {
             send_console(socket, &terminal)?;
+        }
+        if let Some(socket) = &options.pidfd_socket {
+            send_pidfd(socket, &process)?;
         }
         write_pid_file(options.pid_file.as_deref(), process.pid().as_raw_nonzero().get())?;
         if options.detach {
@@ -151,6 +161,11 @@ fn assemble(mut process: Process, options: &ExecOptions) -> Process {
         let (bounding, effective, permitted) =
             (more(sets.bounding()), more(sets.effective()), more(sets.permitted()));
         sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        // The kernel has ambient capabilities only where they are inheritable too, which is the bundle's choice.
+        if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+            let ambient = more(sets.ambient());
+            sets.set_ambient(ambient);
+        }
         process.set_capabilities(Some(sets));
     }
     process

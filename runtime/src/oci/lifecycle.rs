@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, MountBuilder, Spec};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxNamespaceType, LinuxResources, MountBuilder, Spec};
 use onggi_oci::ErrorKind;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
@@ -13,7 +13,8 @@ use rustix::net::{
 };
 
 use super::Runtime;
-use super::record::{Record, UnitOf, hooks, load_spec, start_time};
+use super::record::{Record, UnitOf, hooks, start_time};
+use super::specification::load_spec;
 use crate::cgroup::systemd::{Scope, Unit};
 use crate::cgroup::{Cgroup, Systemd, denied};
 use crate::channel::{Channel, GO, NOTIFY, REPORT, Report};
@@ -32,6 +33,8 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     /// A file that gets the process id.
     pub pid_file: Option<PathBuf>,
+    /// A socket that gets a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
     /// Descriptors from 3 up that the process inherits.
     pub preserve_fds: u32,
     /// Share the caller's session keyring.
@@ -51,9 +54,13 @@ impl Runtime {
     /// # Errors
     /// [`Error::State`] if the id is taken; as [`Container::spawn`].
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
-        let spec = load_spec(&options.bundle.join("config.json"))?;
+        let spec = self.load(options)?;
         shield(&spec)?;
         self.create_loaded(id, options, spec, false).map(|_| ())
+    }
+
+    fn load(&self, options: &CreateOptions) -> Result<Spec> {
+        load_spec(&options.bundle.join("config.json"), &mut |words| self.warn(words))
     }
 
     fn create_loaded(
@@ -128,6 +135,8 @@ impl Runtime {
             .preserve_descriptors(options.preserve_fds)
             .new_keyring(!options.no_new_keyring)
             .no_pivot(options.no_pivot)
+            .all_cpus(true)
+            .plain_lines(attached && options.console_socket.is_none())
             .gate(gate);
         if let Some(cgroup) = cgroup {
             container = container.cgroup(cgroup);
@@ -152,6 +161,9 @@ impl Runtime {
                 && let Some(terminal) = process.take_terminal()
             {
                 send_console(socket, &terminal)?;
+            }
+            if let Some(socket) = &options.pidfd_socket {
+                send_pidfd(socket, process)?;
             }
             write_pid_file(options.pid_file.as_deref(), pid)
         };
@@ -217,9 +229,13 @@ impl Runtime {
         detach: bool,
         keep: bool,
     ) -> Result<Option<ExitStatus>> {
-        let spec = load_spec(&options.bundle.join("config.json"))?;
+        let spec = self.load(options)?;
         shield(&spec)?;
-        let process = self.create_loaded(id, options, spec, !detach)?;
+        let mut process = self.create_loaded(id, options, spec, !detach)?;
+        if keep {
+            // It is `delete`'s to remove.
+            process.take_cgroup();
+        }
         let started = self.start(id);
         if let Err(error) = started {
             let _ = process.signal(9);
@@ -253,6 +269,15 @@ impl Runtime {
             }
             return Ok(());
         }
+        // Elsewhere the kernel ends all with the first one.
+        if signal == 9
+            && !self.has_own_processes(id)?
+            && let Some(cgroup) = record.cgroup()?
+            && !cgroup.processes()?.is_empty()
+        {
+            cgroup.kill_all();
+            return Ok(());
+        }
         let Some(pidfd) = record.pidfd() else {
             if all {
                 return Ok(());
@@ -262,6 +287,16 @@ impl Runtime {
         };
         onggi_sys::signal::send_pidfd(pidfd.as_fd(), signal)
             .map_err(Error::io("signal", format!("container {id}")))
+    }
+
+    /// Whether a container has a pid namespace, whose other processes end with its first one.
+    fn has_own_processes(&self, id: &str) -> Result<bool> {
+        let spec = self.spec(id)?;
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        Ok(namespaces.into_iter().flatten().any(|one| {
+            one.typ() == LinuxNamespaceType::Pid
+                && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
+        }))
     }
 
     /// Removes a container that has stopped or not started; `force` kills it
@@ -400,8 +435,8 @@ fn resources_of(spec: &Spec) -> (Option<LinuxResources>, bool) {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
-    let own_users = namespaces
-        .is_some_and(|list| list.iter().any(|one| one.typ() == oci_spec::runtime::LinuxNamespaceType::User));
+    let own_users =
+        namespaces.is_some_and(|list| list.iter().any(|one| one.typ() == LinuxNamespaceType::User));
     let said =
         resources.and_then(|resources| resources.devices().as_ref()).is_some_and(|list| !list.is_empty());
     if own_users || said {
@@ -445,7 +480,7 @@ impl Runtime {
             return Ok(Place { cgroup, scope });
         }
         let make = |resources: Option<&LinuxResources>| match path {
-            Some(path) => Cgroup::create(path, resources),
+            Some(path) => Cgroup::create_everywhere(path, resources),
             None => Cgroup::create_default(id, resources),
         };
         Ok(Place { cgroup: or_plain(make(resources.as_ref()), &|| make(plain))?, scope: None })
@@ -531,6 +566,14 @@ pub(super) fn send_console(socket: &Path, terminal: &OwnedFd) -> Result<()> {
         Channel::from_fd(connection).send(b'/', b"dev/ptmx", Some(terminal.as_fd()))
     };
     send().map_err(Error::io("send the terminal to", socket.display().to_string()))
+}
+
+/// Sends a pidfd to whoever listens, for a caller that wants to be sure whom it signals.
+pub(super) fn send_pidfd(socket: &Path, process: &Process) -> Result<()> {
+    let send = || -> io::Result<()> {
+        Channel::from_fd(connect_as(socket, SocketType::STREAM)?).send(b'p', b"idfd", Some(process.pidfd()))
+    };
+    send().map_err(Error::io("send the pidfd to", socket.display().to_string()))
 }
 
 /// Sends the notification descriptor of a filter to the bundle's listener

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
+use super::specification::load_spec;
 use crate::cgroup::{Cgroup, Systemd};
 use crate::error::{Error, Result};
 use crate::hooks::{Hooks, State, Status};
@@ -142,7 +143,7 @@ impl Runtime {
     }
 
     pub(super) fn spec(&self, id: &str) -> Result<Spec> {
-        load_spec(&self.directory(id)?.join("config.json"))
+        load_spec(&self.directory(id)?.join("config.json"), &mut |_| {})
     }
 
     pub(super) fn status(&self, record: &Record) -> Result<Status> {
@@ -205,29 +206,6 @@ impl Runtime {
         list.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(list)
     }
-}
-
-/// A specification is small; the largest real ones have some 100 KiB.
-const MAX_SPEC: u64 = 16 << 20;
-
-pub(super) fn load_spec(path: &Path) -> Result<Spec> {
-    use std::io::Read;
-    let step = || Error::io("read", path.display().to_string());
-    let file = std::fs::File::open(path).map_err(step())?;
-    let mut text = Vec::new();
-    file.take(MAX_SPEC + 1).read_to_end(&mut text).map_err(step())?;
-    if text.len() as u64 > MAX_SPEC {
-        return Err(Error::invalid(path.display().to_string(), "is larger than 16 MiB"));
-    }
-    let spec: Spec = serde_json::from_slice(&text)
-        .map_err(|error| Error::invalid(path.display().to_string(), error.to_string()))?;
-    if !spec.version().starts_with("1.") {
-        return Err(Error::unsupported(
-            format!("ociVersion {:?}", spec.version()),
-            "this runtime follows version 1",
-        ));
-    }
-    Ok(spec)
 }
 
 pub(super) fn hooks(record: &Record, spec: &Spec) -> Option<Hooks> {
