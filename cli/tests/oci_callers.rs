@@ -238,7 +238,7 @@ fn a_further_process_has_the_containers_personality_and_memory_policy() {
     bundle.change(|config| config["linux"]["memoryPolicy"] = json!({"mode": "SOME", "nodes": "0"}));
     bundle.fails(&["create", &id], 1, "invalid memory policy mode \"SOME\"");
     bundle.change(|config| {
-        config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0-9876543210"})
+        config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0-9876543210"});
     });
     bundle.fails(&["create", &id], 1, "invalid memory policy node");
     bundle.change(|config| config["linux"]["memoryPolicy"] = json!({}));
@@ -294,7 +294,7 @@ fn a_container_joins_all_namespaces_of_another() {
     let Some(bundle) = bundle(&["sleep", "60"]) else { return };
     let (one, two) = (id("joined"), id("joins"));
     bundle.change(|config| {
-        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}))
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
     });
     bundle.succeeds(&["run", "-d", &one]);
     let state: Value = serde_json::from_str(&bundle.succeeds(&["state", &one])).unwrap();

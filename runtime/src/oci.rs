@@ -30,12 +30,15 @@ pub use crate::hooks::{State, Status};
 /// Where root keeps its containers if nothing else is said.
 pub const DEFAULT_ROOT: &str = "/run/onggi/oci";
 
+/// Who is told what a bundle asks for in vain.
+type Warn = Rc<dyn Fn(&str)>;
+
 /// The containers of one root directory.
 #[derive(Clone)]
 pub struct Runtime {
     root: PathBuf,
     systemd: Option<Systemd>,
-    warn: Option<Rc<dyn Fn(&str)>>,
+    warn: Option<Warn>,
 }
 
 impl std::fmt::Debug for Runtime {
