@@ -119,6 +119,19 @@ pub struct RunStep<'a> {
     pub interactive: bool,
 }
 
+/// What a program that failed began with.
+#[derive(Debug)]
+pub struct FailedState<'a> {
+    /// What the build file says of the program.
+    pub exec: &'a Exec,
+    /// Those of its variables that an image of the build has too. Build arguments are not among them.
+    pub env: Vec<String>,
+    /// The platform of its root.
+    pub platform: &'a Platform,
+    /// The root's layers, lowest first.
+    pub layers: Vec<StackLayer>,
+}
+
 /// The caller.
 pub trait Host {
     /// The layers of an image, all of them ready, lowest first.
@@ -136,6 +149,9 @@ pub trait Host {
     /// Runs a program and waits for it; called in a process of its own with one thread. Returns the
     /// exit code as shells count.
     fn run(&self, step: RunStep<'_>) -> Result<i32>;
+
+    /// A program failed: what it began with, all of it durable. Whoever keeps it can look at it later.
+    fn keep_state(&self, _state: FailedState<'_>) {}
 
     /// Fetches a file; called in a process of its own. It lies at `into` afterwards.
     fn fetch(&self, http: &Http, into: &Path) -> Result<Fetched>;

@@ -28,7 +28,7 @@ pub mod yaml;
 
 pub use assemble::{Assembled, assemble};
 pub use error::{Error, Result};
-pub use host::{Fetched, Host, ReadyKind, ReadyMount, RunStep, StackLayer};
+pub use host::{FailedState, Fetched, Host, ReadyKind, ReadyMount, RunStep, StackLayer};
 pub use images::{Images, ResolvedImage};
 
 use std::io::Read;

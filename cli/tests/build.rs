@@ -355,6 +355,18 @@ fn a_shell_takes_the_place_of_what_failed() {
     assert_eq!(shop.onggi.unfinished(), Vec::<String>::new());
     let plain = shop.build(&[]);
     assert!(plain.stderr.contains("with --debug-shell"), "{}", plain.stderr);
+    // What it began with can be run, by the command that was named: without what is only for the build.
+    let command = plain.stderr.lines().find_map(|line| line.strip_prefix("what it began with: onggi "));
+    let words: Vec<&str> = command.expect("a command").split(' ').filter(|word| *word != "-it").collect();
+    assert_eq!(words.last(), Some(&"/bin/sh"));
+    let script = ["-c", "cat /a; ls /left 2>&1; echo $B"];
+    let said = shop.onggi.ok(words.iter().chain(&script));
+    assert!(said.starts_with("A\n") && said.contains("No such file") && said.ends_with("b"), "{said}");
+    // Once for a state, and nobody keeps it.
+    shop.build(&[]).assert_failed_in_words();
+    assert_eq!(shop.onggi.ok(["images", "-q"]).lines().count(), 2);
+    shop.onggi.ok(["image", "prune", "-f"]);
+    assert_eq!(shop.onggi.ok(["images", "-q"]).lines().count(), 1);
     // On a terminal it has one, and the live tree makes room for it.
     if onggi_testkit::needs::programs(&["script"]).is_missing() {
         return;

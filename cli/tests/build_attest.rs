@@ -116,6 +116,33 @@ fn an_image_says_what_is_in_it_and_how_it_was_made() {
 }
 
 #[test]
+fn the_commit_of_a_directory_is_told() {
+    let Some(shop) = Workshop::new("FROM scratch\nCOPY file /file\n") else { return };
+    let context = shop.onggi.folder().join("context");
+    let git = |words: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.args(["-c", "user.name=a", "-c", "user.email=a@b"]).args(words).current_dir(&context);
+        Done::of(command.env("GIT_CONFIG_GLOBAL", "/dev/null")).ok()
+    };
+    for words in [
+        &["init", "--quiet", "."][..],
+        &["add", "."],
+        &["commit", "--quiet", "-m", "first"],
+        &["remote", "add", "origin", "https://me:t0ken@git.example/app.git"],
+    ] {
+        git(words);
+    }
+    let wanted = serde_json::json!({
+        "revision": git(&["rev-parse", "HEAD"]),
+        "source": "https://git.example/app.git",
+    });
+    let told = shop.metadata(&["--provenance"])["buildx.build.provenance"].clone();
+    assert_eq!(told["metadata"]["urn:onggi:build:1#metadata"]["vcs"], wanted, "{told}");
+    let told = shop.metadata(&["--provenance=version=v1"])["buildx.build.provenance"].clone();
+    assert_eq!(told["runDetails"]["metadata"]["vcs"], wanted, "{told}");
+}
+
+#[test]
 fn files_have_what_is_said_of_them_beside_them() {
     let Some(shop) = Workshop::new("FROM scratch\nCOPY file /dir/file\n") else { return };
     let out = shop.onggi.folder().join("out");

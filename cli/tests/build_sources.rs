@@ -265,6 +265,20 @@ fn the_cache_keeps_to_its_limit() {
     shop.onggi.assert_store_is_clean();
     shop.onggi.ok(["build", "prune", "-f", "--keep-storage", "4MB"]);
     assert_eq!(steps(), 1);
+    // Cache mounts count, and go when it is their turn.
+    let fill = "FROM busybox\nRUN --mount=type=cache,target=/c head -c 5000000 /dev/zero > /c/file\n";
+    shop.write("Dockerfile", fill);
+    shop.build(&[]).ok();
+    let prune = |words: &[&str]| shop.onggi.ok(["build", "prune", "-f"].iter().chain(words));
+    assert!(!prune(&["--max-used-space", "20MB"]).contains("cache mount"));
+    assert!(!prune(&["--max-used-space", "1MB", "--reserved-space", "20MB"]).contains("cache mount"));
+    assert!(!prune(&["--min-free-space", "1B"]).contains("cache mount"));
+    let said = prune(&["--max-used-space", "4MB"]);
+    assert!(said.contains("the cache mount /c") && said.contains("Total:\t5.0"), "{said}");
+    shop.write("Dockerfile", "FROM busybox\nRUN --mount=type=cache,target=/c ls /c > /seen\n");
+    shop.build(&["-t", "seen"]).ok();
+    assert_eq!(shop.onggi.ok(["run", "--rm", "seen", "cat", "/seen"]), "");
+    assert!(prune(&["--min-free-space", "1000TB"]).contains("RUN --mount"));
     let context = shop.context.to_str().expect("a path of ours");
     let mut command = shop.onggi.command(["build", "-q", context]);
     Done::of(command.env("ONGGI_BUILD_CACHE_LIMIT", "much")).assert_failed_in_words();

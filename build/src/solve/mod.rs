@@ -203,13 +203,17 @@ impl<'a> Solver<'a> {
             self.workers.drain(..).for_each(Worker::collect_quietly);
         }
         self.leaving.drain(..).for_each(Worker::collect_quietly);
-        if let (Some(state), Some((id, dir))) = (self.options.shell, self.broken.take()) {
-            self.monitor.event(id, Event::Shell);
-            self.shell(id, &dir, state)?;
+        let broken = self.broken.take();
+        if let (Some(state), Some((id, dir))) = (self.options.shell, &broken) {
+            self.monitor.event(*id, Event::Shell);
+            self.shell(*id, dir, state)?;
         }
         self.memo.save();
         // Also of a build that failed: what succeeded need not be done again.
         let flushed = self.finish();
+        if let (Some((id, _)), Ok(()), None) = (broken, &flushed, self.options.shell) {
+            self.keep_state(id);
+        }
         outcome?;
         flushed?;
         let mut stacks = Vec::with_capacity(self.graph.targets.len());

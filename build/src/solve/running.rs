@@ -11,6 +11,7 @@ use super::{Outcome, Solver, State, job};
 use crate::cache::Record;
 use crate::error::{Error, Result};
 use crate::graph::{Network, Op, VertexId};
+use crate::host::FailedState;
 
 impl Solver<'_> {
     /// Gives waiting steps to workers, as many as may run.
@@ -57,6 +58,20 @@ impl Solver<'_> {
         let ended = worker.collect();
         host.disconnect(id);
         ended
+    }
+
+    /// Tells the caller what a program that failed began with.
+    pub(super) fn keep_state(&self, id: VertexId) {
+        let vertex = self.graph.vertex(id);
+        let Op::Exec(exec) = &vertex.op else { return };
+        let Ok(layers) = self.stack(exec.root).and_then(|stack| self.settled(&stack)) else { return };
+        let public = |variable: &&String| {
+            self.graph.targets.iter().any(|target| target.config.config.env.contains(variable))
+        };
+        let env = exec.env.iter().filter(public).cloned().collect();
+        if !layers.is_empty() {
+            self.host.keep_state(FailedState { exec, env, platform: &vertex.platform, layers });
+        }
     }
 
     /// Waits until a worker says something or time is up.

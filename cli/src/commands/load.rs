@@ -13,7 +13,7 @@ pub struct Options {
     /// Read from this archive, or OCI layout in a directory, instead of standard input
     #[arg(short, long, value_name = "PATH")]
     input: Option<PathBuf>,
-    /// Print nothing
+    /// Show no progress (there is none to show: what was loaded is named all the same)
     #[arg(short, long)]
     quiet: bool,
 }
@@ -33,9 +33,7 @@ impl Options {
             }
             None => engine.load(BufReader::with_capacity(1 << 20, std::io::stdin().lock()))?,
         };
-        if self.quiet {
-            return Ok(());
-        }
+        // Docker's -q too says what was loaded.
         let lines = loaded.iter().map(|image| match &image.name {
             Some(name) => format!("Loaded image: {}\n", name.familiar()),
             None => format!("Loaded image ID: {}\n", image.id),

@@ -31,8 +31,44 @@ pub struct CacheRecord {
     pub created: i64,
     /// When it was last used.
     pub used: SystemTime,
-    /// Where it lies, if it is a file that was fetched.
-    file: Option<PathBuf>,
+    place: Place,
+}
+
+/// Where something that is kept lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// A layer of the store.
+    Layer,
+    /// A file that was fetched.
+    File(PathBuf),
+    /// A directory of the cache and the file by which its users lock it.
+    Directory(PathBuf, PathBuf),
+}
+
+/// How much of the cache stays (BuildKit's words; a limit of 0 bytes is none).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// So many bytes are never taken away.
+    pub reserved: u64,
+    /// At most so many stay.
+    pub max_used: u64,
+    /// So many bytes are to be free on the disk.
+    pub min_free: u64,
+}
+
+impl Keep {
+    /// How many bytes may stay of `total`, where `free` are free on the disk; `None` if nothing was said.
+    fn bytes(self, total: u64, free: u64) -> Option<u64> {
+        if self == Self::default() {
+            return None;
+        }
+        let missing = self.min_free.saturating_sub(free);
+        let at_most = if self.max_used == 0 { u64::MAX } else { self.max_used };
+        let keep = if missing > 0 { at_most.min(total.saturating_sub(missing)) } else { at_most };
+        // Said alone, what is reserved is what stays.
+        let only_reserved = self.max_used == 0 && self.min_free == 0;
+        Some(if only_reserved { self.reserved } else { keep.max(self.reserved) })
+    }
 }
 
 /// What was cleared.
@@ -58,9 +94,20 @@ impl Engine {
                 size,
                 created: record.created,
                 used,
-                file: None,
+                place: Place::Layer,
             });
         }
+        records.extend(directories(&cache.dir().join("mounts"), |dir| {
+            // Written at each use. Of one that was taken away only the lock is left.
+            let id = dir.join("id");
+            let name = std::fs::read_to_string(&id).ok()?;
+            Some(Kept { lock: dir.join("lock"), used: id, name: format!("the cache mount {name}") })
+        })?);
+        records.extend(directories(&cache.dir().join("git"), |dir| {
+            let lock = dir.with_extension("lock");
+            let name = "a repository that was fetched".to_owned();
+            dir.join("HEAD").exists().then(|| Kept { used: lock.clone(), lock, name })
+        })?);
         let dir = cache.dir().join("sources");
         let failed = |source| Error::Read { path: dir.clone(), source };
         for entry in std::fs::read_dir(&dir).map_err(failed)? {
@@ -76,7 +123,7 @@ impl Engine {
                     size: meta.len(),
                     created: i64::try_from(created).unwrap_or_default(),
                     used,
-                    file: Some(entry.path()),
+                    place: Place::File(entry.path()),
                 });
             }
         }
@@ -84,22 +131,19 @@ impl Engine {
         Ok(records)
     }
 
-    /// Forgets what was not used for `unused`, then the longest unused ones until the rest has at
-    /// most `keep` bytes; with `all`, cache mounts and repositories too. Layers that no image has go with them.
-    pub fn prune_build_cache(
-        &self,
-        all: bool,
-        unused: Option<Duration>,
-        keep: Option<u64>,
-    ) -> Result<CachePruned> {
+    /// Forgets what was not used for `unused`, the longest unused first, until the rest is as small as `keep` says; cache
+    /// mounts and repositories only with `all` or where there is a limit. Layers that no image has go with them.
+    pub fn prune_build_cache(&self, all: bool, unused: Option<Duration>, keep: Keep) -> Result<CachePruned> {
         let store = self.store()?;
         let cache = Cache::of(store)?;
-        let mut pruned = CachePruned { removed: self.forget_steps(unused, keep)?, bytes: 0 };
+        let limited = keep != Keep::default();
+        let removed = self.forget(unused, |total, free| keep.bytes(total, free), all || limited)?;
+        let mut pruned = CachePruned { removed, bytes: 0 };
         for record in &pruned.removed {
-            pruned.bytes += if record.file.is_some() { record.size } else { 0 };
+            pruned.bytes += if record.place == Place::Layer { 0 } else { record.size };
         }
-        if all {
-            for name in ["mounts", "lines", "listings", "sources", "git"] {
+        if all && !limited && unused.is_none() {
+            for name in ["lines", "listings", "sources"] {
                 let dir = cache.dir().join(name);
                 clear(&dir).map_err(|source| Error::Write { path: dir, source })?;
             }
@@ -108,10 +152,18 @@ impl Engine {
         Ok(pruned)
     }
 
-    fn forget_steps(&self, unused: Option<Duration>, keep: Option<u64>) -> Result<Vec<CacheRecord>> {
+    /// Forgets the longest unused until at most as many bytes are left as `keep` makes of all bytes and those that are free
+    /// on the disk; what is in use stays. With `directories` also cache mounts and repositories.
+    fn forget(
+        &self,
+        unused: Option<Duration>,
+        keep: impl Fn(u64, u64) -> Option<u64>,
+        directories: bool,
+    ) -> Result<Vec<CacheRecord>> {
         let cache = Cache::of(self.store()?)?;
         let records = self.build_cache()?;
         let mut total: u64 = records.iter().map(|record| record.size).sum();
+        let keep = keep(total, self.disk()?.1);
         let now = SystemTime::now();
         let mut removed = Vec::new();
         for record in records {
@@ -121,15 +173,33 @@ impl Engine {
             if !old || !over {
                 continue;
             }
-            total = total.saturating_sub(record.size);
-            if let Some(file) = &record.file {
-                let _ = std::fs::remove_file(file);
-            } else if let Ok(key) = record.key.parse() {
-                cache.forget(&key)?;
+            match &record.place {
+                Place::Layer => {
+                    if let Ok(key) = record.key.parse() {
+                        cache.forget(&key)?;
+                    }
+                }
+                Place::File(file) => {
+                    let _ = std::fs::remove_file(file);
+                }
+                Place::Directory(dir, lock) => {
+                    if !directories || !take_away(dir, lock) {
+                        continue;
+                    }
+                }
             }
+            total = total.saturating_sub(record.size);
             removed.push(record);
         }
         Ok(removed)
+    }
+
+    /// The bytes of the filesystem that the store is on, and those that are free.
+    fn disk(&self) -> Result<(u64, u64)> {
+        let root = self.store()?.root();
+        let disk = rustix::fs::statvfs(root)
+            .map_err(|errno| Error::Read { path: root.into(), source: errno.into() })?;
+        Ok((disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 
     /// Keeps the cache at a size of `limit` bytes: after a build that made something, and not more often than
@@ -143,18 +213,75 @@ impl Engine {
             return Ok(());
         }
         std::fs::write(&stamp, b"").map_err(|source| Error::Write { path: stamp, source })?;
-        let limit = if let Some(limit) = limit {
-            limit
-        } else {
-            let disk = rustix::fs::statvfs(store.root())
-                .map_err(|errno| Error::Read { path: store.root().into(), source: errno.into() })?;
-            (disk.f_blocks.saturating_mul(disk.f_frsize) / PART_OF_DISK).max(LEAST_LIMIT)
+        let limit = match limit {
+            Some(limit) => limit,
+            None => (self.disk()?.0 / PART_OF_DISK).max(LEAST_LIMIT),
         };
-        if !self.forget_steps(None, Some(limit))?.is_empty() {
+        if !self.forget(None, |_, _| Some(limit), true)?.is_empty() {
             store.prune(&onggi_image::store::PruneOptions::default())?;
         }
         Ok(())
     }
+}
+
+/// What is known of a directory of the cache.
+struct Kept {
+    /// What its users lock.
+    lock: PathBuf,
+    /// The file that each use writes.
+    used: PathBuf,
+    /// For people.
+    name: String,
+}
+
+/// The directories of a directory of the cache.
+fn directories(dir: &Path, of: impl Fn(&Path) -> Option<Kept>) -> Result<Vec<CacheRecord>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|source| Error::Read { path: dir.into(), source })?,
+    };
+    let mut records = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let Some(Kept { lock, used, name }) = of(&path) else { continue };
+        let Ok(meta) = std::fs::metadata(&used) else { continue };
+        let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let created = meta.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        records.push(CacheRecord {
+            key: entry.file_name().to_string_lossy().into_owned(),
+            name,
+            size: onggi_image::store::disk_usage(&path).unwrap_or_default(),
+            created: created.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or_default(),
+            used,
+            place: Place::Directory(path, lock),
+        });
+    }
+    Ok(records)
+}
+
+/// Removes a directory of the cache unless a step uses it; whether it did. The lock's file stays, so that nobody takes
+/// it by another file of the same name.
+fn take_away(dir: &Path, lock: &Path) -> bool {
+    let Ok(file) = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(lock) else {
+        return false;
+    };
+    if file.try_lock().is_err() {
+        return false;
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut gone = true;
+    for path in entries.map(|entry| entry.path()).filter(|path| path != lock) {
+        let removed = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        gone &= removed.is_ok();
+    }
+    gone
 }
 
 /// Removes what is in a directory. The directory stays: builds that run just now write into it, and another prune may be
@@ -180,4 +307,25 @@ fn clear(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Keep;
+
+    /// As BuildKit's `calculateKeepBytes`.
+    #[test]
+    fn limits_are_buildkits() {
+        let keep = |reserved, max_used, min_free| Keep { reserved, max_used, min_free }.bytes(100, 30);
+        assert_eq!(keep(0, 0, 0), None);
+        assert_eq!(keep(40, 0, 0), Some(40));
+        assert_eq!(keep(0, 60, 0), Some(60));
+        assert_eq!(keep(80, 60, 0), Some(80));
+        assert_eq!(keep(0, 0, 50), Some(80));
+        assert_eq!(keep(0, 60, 50), Some(60));
+        assert_eq!(keep(0, 90, 50), Some(80));
+        assert_eq!(keep(85, 90, 50), Some(85));
+        // Nothing has to be freed.
+        assert!(keep(0, 0, 20).is_some_and(|bytes| bytes >= 100));
+    }
 }

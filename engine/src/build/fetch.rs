@@ -74,7 +74,7 @@ pub(super) fn run_git(dir: &Path, arguments: &[&str]) -> Result<String> {
             "-c",
             "core.fsmonitor=false",
         ])
-        .args(["-c", "safe.directory=*", "-c", "advice.detachedHead=false"])
+        .args(["-c", "safe.directory=*", "-c", "advice.detachedHead=false", "-c", "log.showSignature=false"])
         .args(arguments)
         .current_dir(dir)
         .env("GIT_TERMINAL_PROMPT", "0")
@@ -99,4 +99,46 @@ pub(super) fn commit_time(dir: &Path) -> Option<i64> {
         return None;
     }
     run_git(dir, &["log", "-1", "--format=%ct"]).ok()?.trim().parse().ok()
+}
+
+/// The version control of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Vcs {
+    /// The commit. Whether files were changed since is not told, as buildx doesn't unless asked: to compare
+    /// them git would run the filters that the repository's configuration names.
+    pub(super) revision: String,
+    /// Where the repository was cloned from, without a password.
+    pub(super) source: Option<String>,
+}
+
+/// The commit and origin of the repository that a directory belongs to; `None` if it belongs to none, or to one without a
+/// commit.
+pub(super) fn vcs(dir: &Path) -> Option<Vcs> {
+    commit_time(dir)?;
+    let revision = run_git(dir, &["rev-parse", "HEAD"]).ok()?.trim().to_owned();
+    let remote =
+        ["origin", "upstream"].iter().find_map(|name| run_git(dir, &["remote", "get-url", name]).ok());
+    Some(Vcs { revision, source: remote.map(|url| without_password(url.trim())) })
+}
+
+/// `https://user:password@host/path` without who may read it.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("http")) else {
+        return url.to_owned();
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_remote_has_no_password() {
+        assert_eq!(without_password("https://me:t0ken@a.example/b@c.git"), "https://a.example/b@c.git");
+        assert_eq!(without_password("https://me@a.example"), "https://a.example");
+        assert_eq!(without_password("git@a.example:b.git"), "git@a.example:b.git");
+    }
 }

@@ -2,16 +2,19 @@
 
 use onggi_build::cache::shared::Steps;
 use onggi_build::graph::Target;
-use onggi_build::{Assembled, StackLayer, assemble};
+use onggi_build::{Assembled, FailedState, StackLayer, assemble};
 use onggi_image::store::{Lease, Ref};
-use onggi_oci::{Descriptor, ImageIndex, Manifest, MediaType, Reference};
+use onggi_oci::{
+    ContainerConfig, Descriptor, ImageConfig, ImageIndex, Manifest, MediaType, Reference, RootFs,
+};
 
 use super::attest::{Predicate, Told, attested};
 use super::output::Result as Finished;
 use super::share::{self, CachePlace};
-use super::{Built, Output};
+use super::{Built, KeptState, Output};
 use crate::Engine;
 use crate::error::{Error, Result};
+use crate::filesystem::add_image;
 
 /// A moment in seconds since 1970, as documents have it.
 pub(super) fn rfc3339(seconds: i64) -> String {
@@ -135,4 +138,33 @@ impl Engine {
         };
         stack.iter().map(settle).collect()
     }
+}
+
+/// Keeps what a program that failed began with as an image without a name.
+pub(super) fn keep(engine: &Engine, lease: &Lease, state: FailedState<'_>) -> Result<KeptState> {
+    let FailedState { exec, env, platform, layers } = state;
+    let shell = match &exec.args[..] {
+        [shell, flag, _] if flag == "-c" => Some(shell.clone()),
+        _ => None,
+    };
+    let image = ImageConfig {
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os: platform.os.clone(),
+        config: ContainerConfig {
+            env,
+            user: exec.user.clone(),
+            working_dir: exec.cwd.clone(),
+            cmd: shell.clone().map(|shell| vec![shell]),
+            ..ContainerConfig::default()
+        },
+        rootfs: RootFs {
+            diff_ids: layers.iter().map(|one| one.diff_id().clone()).collect(),
+            ..RootFs::default()
+        },
+        ..ImageConfig::default()
+    };
+    let blobs = layers.into_iter().map(|one| one.blob).collect();
+    let image = add_image(engine.store()?, lease, &image, blobs, None)?;
+    Ok(KeptState { image, shell })
 }

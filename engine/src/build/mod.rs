@@ -26,6 +26,7 @@ mod run;
 mod share;
 mod sources;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -37,7 +38,7 @@ use onggi_build::dockerfile::report::{self, Answer, Call, Format, Shown};
 use onggi_build::graph::{ExtraHost, Git, Graph, Http, ImagePlace, ImageSource, VertexId};
 use onggi_build::solve::{Monitor, Options, Solved, Solver};
 use onggi_build::yaml;
-use onggi_build::{Fetched, Host, RunStep, StackLayer, dockerfile};
+use onggi_build::{FailedState, Fetched, Host, RunStep, StackLayer, dockerfile};
 use onggi_image::store::Lease;
 use onggi_oci::{Descriptor, Digest, Platform, Reference};
 
@@ -45,7 +46,7 @@ use crate::Engine;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use attest::Told;
-pub use cache::{CachePruned, CacheRecord};
+pub use cache::{CachePruned, CacheRecord, Keep as CacheKeep};
 use images::Bases;
 use lanes::Lanes;
 use lock::Lock;
@@ -129,9 +130,26 @@ struct Asked<'a> {
     bases: &'a Bases<'a>,
     lanes: Lanes<'a>,
     shared: &'a Shared<'a>,
+    lease: &'a Lease,
+    /// What a program that failed began with.
+    kept: RefCell<Option<KeptState>>,
+}
+
+/// An image of what a program that failed began with; it has no name, so `image prune` removes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptState {
+    /// Its ID.
+    pub image: Digest,
+    /// The shell that the program was for, if it was for one.
+    pub shell: Option<String>,
 }
 
 impl Host for Asked<'_> {
+    fn keep_state(&self, state: FailedState<'_>) {
+        // It is a help and no result: without it the failure is told all the same.
+        *self.kept.borrow_mut() = finish::keep(self.engine, self.lease, state).ok();
+    }
+
     fn image_layers(&self, image: &ImageSource, platform: &Platform) -> onggi_build::Result<Vec<StackLayer>> {
         let layers = self.bases.layers(self.engine, image, platform);
         layers.map_err(|error| caller("get the layers of", &image.reference, error))
@@ -298,7 +316,9 @@ impl Engine {
         };
         let lanes = Lanes::new(self, request.network_name.as_deref());
         let shared = Shared::new(self, &request.cache_from, lease.clone(), progress);
-        let asked = Asked { engine: self, request, bases: &bases, lanes, shared: &shared };
+        let kept = RefCell::default();
+        let asked =
+            Asked { engine: self, request, bases: &bases, lanes, shared: &shared, lease: &lease, kept };
         let solved =
             Solver::new(&graph, lease.clone(), store, &asked, monitor, &solve).and_then(Solver::solve);
         shared.take_warnings().iter().for_each(|text| monitor.notice(&format!("warning: {text}")));
@@ -306,6 +326,7 @@ impl Engine {
             source: Box::new(source),
             file: opened.file.clone(),
             text: shown.clone(),
+            state: asked.kept.take(),
         })?;
         if let Some(lock) = &bases.lock {
             lock.renew(&graph, &bases, &sources)?;
@@ -317,6 +338,7 @@ impl Engine {
             sources: &sources,
             file: (&opened.file, &shown),
             commit: opened.commit.as_deref(),
+            vcs: vcs_of(request, &opened),
             time: epoch.map(|(seconds, _)| finish::rfc3339(seconds)),
         };
         let mut results = graph.targets.iter().zip(&stacks);
@@ -545,4 +567,10 @@ fn named_context(
         .unwrap_or_default();
     locals.insert(name.to_owned(), dir);
     Ok(Context::Local { name: name.to_owned(), ignore })
+}
+
+/// The version control of a context that is a directory of the caller's, where it will be told.
+fn vcs_of(request: &BuildRequest, opened: &context::Opened) -> Option<fetch::Vcs> {
+    let told = request.attestations.provenance.is_some() && std::path::Path::new(&request.context).is_dir();
+    opened.dir.as_deref().filter(|_| told).and_then(fetch::vcs)
 }

@@ -535,6 +535,8 @@ pub enum Error {
         file: String,
         /// The build file's text.
         text: String,
+        /// What a program that failed began with.
+        state: Option<crate::build::KeptState>,
     },
     /// Something about files of a build, outside of its steps.
     #[error(transparent)]

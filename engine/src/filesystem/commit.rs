@@ -138,7 +138,7 @@ pub(super) fn add_layer<E: Into<Error>>(
 }
 
 /// Puts an image's documents into the store, and gives it its name.
-pub(super) fn add_image(
+pub(crate) fn add_image(
     store: &Store,
     lease: &Lease,
     image: &ImageConfig,

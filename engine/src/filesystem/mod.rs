@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 
 pub use changes::{Change, ChangeKind};
 pub use commit::CommitRequest;
+pub(crate) use commit::add_image;
 pub use copy::{CopyFault, CopyOptions, LocalEnd};
 pub use import::ImportRequest;
 

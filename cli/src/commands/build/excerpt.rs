@@ -11,7 +11,7 @@ use crate::output::human;
 pub fn of(error: &Error) -> Option<String> {
     let text = match error {
         Error::Dockerfile { file, text, diagnostic } => diagnostic.excerpt(file, text),
-        Error::Build { source, file, text } => match &**source {
+        Error::Build { source, file, text, .. } => match &**source {
             BuildError::Step { location: Some(location), .. } => {
                 let (first, last) = location.lines;
                 excerpt(file, text, &[Lines { first, last }], None)
@@ -22,6 +22,14 @@ pub fn of(error: &Error) -> Option<String> {
     };
     let shown = human::visible_lines(text.trim_end());
     (!shown.is_empty()).then_some(shown)
+}
+
+/// The command that gives a shell in what a program that failed began with.
+pub fn before(error: &Error) -> Option<String> {
+    let Error::Build { state: Some(state), .. } = error else { return None };
+    let shell = state.shell.as_deref().unwrap_or("sh");
+    let id = state.image.hex().get(..12).unwrap_or_default();
+    Some(format!("onggi run --rm -it {id} {}", human::visible(shell)))
 }
 
 /// Whether a program of the build file failed.

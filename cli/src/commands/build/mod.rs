@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onggi_engine::build::builder::graph::Network;
-use onggi_engine::build::{BuildFile, BuildRequest, Built, LockMode, Output, Shell};
+use onggi_engine::build::{BuildFile, BuildRequest, Built, CacheKeep, LockMode, Output, Shell};
 use onggi_engine::oci::{Digest, Platform, Reference};
 use onggi_engine::progress::Silent;
 
@@ -69,9 +69,18 @@ pub struct PruneOptions {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// Keep so much of what was used last
-    #[arg(long, value_name = "BYTES", value_parser = super::run::values::positive_size, alias = "max-used-space", visible_alias = "reserved-space")]
+    /// Keep so much of what was used last (the old name of --reserved-space)
+    #[arg(long, value_name = "BYTES", value_parser = super::run::values::positive_size, hide = true, conflicts_with = "reserved_space")]
     keep_storage: Option<u64>,
+    /// Let the cache have at most so much
+    #[arg(long, value_name = "BYTES", value_parser = super::run::values::positive_size)]
+    max_used_space: Option<u64>,
+    /// Remove until so much is free on the disk
+    #[arg(long, value_name = "BYTES", value_parser = super::run::values::positive_size)]
+    min_free_space: Option<u64>,
+    /// Always keep so much of what was used last
+    #[arg(long, value_name = "BYTES", value_parser = super::run::values::positive_size)]
+    reserved_space: Option<u64>,
 }
 
 /// What a build is told.
@@ -549,7 +558,12 @@ impl PruneOptions {
             return Ok(());
         }
         let engine = session.engine()?;
-        let pruned = engine.prune_build_cache(self.all, unused, self.keep_storage)?;
+        let keep = CacheKeep {
+            reserved: self.reserved_space.or(self.keep_storage).unwrap_or_default(),
+            max_used: self.max_used_space.unwrap_or_default(),
+            min_free: self.min_free_space.unwrap_or_default(),
+        };
+        let pruned = engine.prune_build_cache(self.all, unused, keep)?;
         let mut text = String::new();
         if !pruned.removed.is_empty() {
             text += "ID\t\t\t\tSIZE\tSTEP\n";

@@ -202,6 +202,9 @@ impl Watch {
             self.print(
                 "a shell where it failed: the same command with --debug-shell (or --debug-shell=before)",
             );
+            if let Some(command) = excerpt::before(error) {
+                self.print(&format!("what it began with: {command}"));
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use onggi_oci::{
 };
 use serde_json::{Value, json};
 
+use super::fetch::Vcs;
 use super::images::Bases;
 use super::{BuildRequest, Built};
 use crate::Engine;
@@ -69,6 +70,8 @@ pub(super) struct Told<'a> {
     pub(super) file: (&'a str, &'a str),
     /// The commit of a context that is a repository.
     pub(super) commit: Option<&'a str>,
+    /// The version control of a context that is a directory.
+    pub(super) vcs: Option<Vcs>,
     /// The build's time, RFC 3339, if one was given.
     pub(super) time: Option<String>,
 }

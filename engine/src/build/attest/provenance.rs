@@ -1,6 +1,6 @@
 //! How an image was made: SLSA provenance, version 0.2 or 1.
 //!
-//! `mode=min` names sources, secrets (not their values) and the platform; `mode=max` adds build arguments, labels, the steps and the
+//! `mode=min` names sources, the commit of a directory, secrets (not their values) and the platform; `mode=max` adds build arguments, labels, the steps and the
 //! build file. Who has secrets in build arguments shows them in `mode=max`, which is why it has to be asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ use onggi_build::graph::{Graph, ImagePlace, MountKind, Network, Op, Target, Vert
 use onggi_oci::{Platform, Reference};
 use serde_json::{Map, Value, json};
 
+use super::super::fetch::Vcs;
 use super::{Told, purl};
 use crate::error::Result;
 
@@ -177,6 +178,15 @@ fn steps(graph: &Graph, vertices: &[VertexId]) -> Value {
     json!({ "steps": steps })
 }
 
+/// The commit that files of a directory belong to, in buildx' words.
+fn of_vcs(vcs: &Vcs) -> Value {
+    let mut all = json!({ "revision": vcs.revision });
+    if let Some(source) = &vcs.source {
+        all["source"] = source.as_str().into();
+    }
+    all
+}
+
 /// The predicate, and its type.
 pub(super) fn predicate(
     told: &Told<'_>,
@@ -217,9 +227,16 @@ pub(super) fn predicate(
                     "environment": { "platform": platform },
                 },
             });
+            let mut own = Map::new();
             if max {
                 value["buildConfig"] = steps(told.graph, &vertices);
-                metadata[format!("{BUILD_TYPE}#metadata")] = json!({ "source": source });
+                own.insert("source".into(), source);
+            }
+            if let Some(vcs) = &told.vcs {
+                own.insert("vcs".into(), of_vcs(vcs));
+            }
+            if !own.is_empty() {
+                metadata[format!("{BUILD_TYPE}#metadata")] = own.into();
             }
             value["metadata"] = metadata;
             Ok(("https://slsa.dev/provenance/v0.2", value))
@@ -238,6 +255,9 @@ pub(super) fn predicate(
             if max {
                 internal["buildConfig"] = steps(told.graph, &vertices);
                 metadata["source"] = source;
+            }
+            if let Some(vcs) = &told.vcs {
+                metadata["vcs"] = of_vcs(vcs);
             }
             let value = json!({
                 "buildDefinition": {
