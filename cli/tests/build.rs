@@ -361,7 +361,7 @@ fn a_shell_takes_the_place_of_what_failed() {
     assert_eq!(words.last(), Some(&"/bin/sh"));
     let script = ["-c", "cat /a; ls /left 2>&1; echo $B"];
     let said = shop.onggi.ok(words.iter().chain(&script));
-    assert!(said.starts_with("A\n") && said.contains("No such file") && said.ends_with("b"), "{said}");
+    assert!(said.starts_with("A\n") && said.contains("No such file") && said.ends_with('b'), "{said}");
     // Once for a state, and nobody keeps it.
     shop.build(&[]).assert_failed_in_words();
     assert_eq!(shop.onggi.ok(["images", "-q"]).lines().count(), 2);
