@@ -24,7 +24,7 @@ test: ## install what the tests need, then run the whole suite
 test-projects: ## real projects built by root and a user, run by onggi and podman (minutes)
 	@scripts/test-projects
 
-test-crash: ## 2,000 kills at system calls, and 64 commands at once for two minutes (about half an hour)
+test-crash: ## 2,000 kills at system calls, 800 power cuts, and 64 commands at once for two minutes (about half an hour)
 	@scripts/test-crash
 
 test-vm: ## the runtime on a host with version 2 of control groups alone, in qemu

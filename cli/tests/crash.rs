@@ -1,10 +1,14 @@
 //! `kill -9` at any moment, and many processes at once: the store stays whole, the next command sweeps what was left,
 //! and nothing is fetched twice.
 
+#[path = "crash/device.rs"]
+mod device;
 #[path = "crash/disk.rs"]
 mod disk;
 #[path = "crash/mixed.rs"]
 mod mixed;
+#[path = "crash/power.rs"]
+mod power;
 mod support;
 #[path = "crash/syscalls.rs"]
 mod syscalls;
@@ -42,8 +46,13 @@ impl Random {
     }
 }
 
+/// A number that the environment may set.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 fn kills(default: u64) -> u64 {
-    std::env::var("ONGGI_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    number("ONGGI_KILLS", default)
 }
 
 /// Starts the command, kills it after a while, and tells whether it was still at work.

@@ -7,12 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Random;
 use super::syscalls::Ground;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
+use super::{Random, number};
 
 /// What one command may say when another was faster.
 const OVERTAKEN: [&str; 6] =

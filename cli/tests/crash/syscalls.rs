@@ -43,6 +43,11 @@ impl Deed {
     pub(crate) fn words(&self) -> &[String] {
         &self.words
     }
+
+    /// What has to come before, and the command.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Vec<String>> {
+        self.before.iter().chain([&self.words])
+    }
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -58,10 +63,14 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn new() -> Option<Self> {
-        if needs::root().is_missing() || needs::programs(&["strace"]).is_missing() {
+        if needs::programs(&["strace"]).is_missing() { None } else { Self::over(Onggi::new()) }
+    }
+
+    /// The same over a store that is perhaps on a disk of its own.
+    pub(crate) fn over(onggi: Onggi) -> Option<Self> {
+        if needs::root().is_missing() {
             return None;
         }
-        let onggi = Onggi::new();
         let archive = busybox_archive(onggi.folder(), "busybox:1")?;
         onggi.ok(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]);
         let registry = Registry::start(Auth::Open);

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// The built command with a store, credentials and configuration of its own, gone when dropped.
 pub struct Onggi {
     folder: TempDir,
+    storage: Option<String>,
 }
 
 impl Onggi {
@@ -32,7 +33,7 @@ impl Onggi {
         for name in ["docker", "home"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        Self { folder }
+        Self { folder, storage: None }
     }
 
     /// A store of root's with busybox-static by this name; `None` is a counted skip.
@@ -44,6 +45,11 @@ impl Onggi {
         let archive = busybox_archive(onggi.folder(), name)?;
         onggi.ok(["load".as_ref(), "-i".as_ref(), archive.as_os_str()]);
         Some(onggi)
+    }
+
+    /// In which format layers are kept, as `ONGGI_STORAGE` names it.
+    pub fn storage(&mut self, format: &str) {
+        self.storage = Some(format.to_owned());
     }
 
     /// A folder for whatever the test needs beside the store.
@@ -83,6 +89,7 @@ impl Onggi {
             // Networks belong to the whole machine: tests that want one make a namespace for it first.
             .env("ONGGI_NETWORK", "none")
             .stdin(Stdio::null());
+        command.envs(self.storage.iter().map(|format| ("ONGGI_STORAGE", format)));
         command
     }
 
