@@ -117,9 +117,8 @@ impl Channel {
         let received = loop {
             let mut parts = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut body)];
             match recvmsg(&self.0, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                // The other end was closed with something of ours unread.
-                Err(Errno::CONNRESET) => return Ok(None),
+                // The other end was closed with something of ours unread. That is said once, before what it had sent.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other?,
             }
         };
@@ -161,5 +160,20 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_arrives_though_something_was_sent_to_who_had_ended() {
+        let (parent, child) = Channel::pair().unwrap();
+        child.report(&Report::Setup { stage: Stage::Attach, object: "/dev".into(), errno: 5 });
+        parent.send(ROOT, &[], None).unwrap();
+        drop(child);
+        assert_eq!(parent.receive().unwrap().unwrap().kind, REPORT);
+        assert!(parent.receive().unwrap().is_none());
     }
 }

@@ -112,9 +112,8 @@ impl Wire {
         let received = loop {
             let mut parts = [IoSliceMut::new(&mut first), IoSliceMut::new(buffer)];
             match recvmsg(&self.0, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                // The other end was closed with something of ours unread.
-                Err(Errno::CONNRESET) => return Ok(None),
+                // The other end was closed with something of ours unread. That is said once, before what it had sent.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other?,
             }
         };
