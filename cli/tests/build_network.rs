@@ -51,7 +51,7 @@ fn build(onggi: &Onggi, words: &str, network: Option<&str>) -> Done {
 #[test]
 fn a_step_has_the_default_network_and_not_the_hosts() {
     let Some(onggi) = workshop(
-        "FROM busybox\nRUN ip route; readlink /proc/self/ns/net; nc -w1 127.0.0.1 4000 < /dev/null || echo refused\n\
+        "FROM busybox\nRUN ip route; ls /sys/class/net | tr '\\n' ' '; readlink /proc/self/ns/net; nc -w1 127.0.0.1 4000 < /dev/null || echo refused\n\
          RUN readlink /proc/self/ns/net; (nc -l -p 80 -e echo low < /dev/null & sleep 0.2; nc 127.0.0.1 80 < /dev/null)\n\
          RUN --network=none ip addr\n",
     ) else {
@@ -61,6 +61,8 @@ fn a_step_has_the_default_network_and_not_the_hosts() {
     let said = done.stderr.clone();
     done.ok();
     assert!(said.contains("default via"), "{said}");
+    // What /sys shows is of this network, and not the host's.
+    assert!(said.contains(" eth0 lo net:["), "{said}");
     assert!(said.contains("refused") && !said.contains(" host\n"), "{said}");
     // A program without authority over the namespace may listen where a container's root may.
     assert!(said.contains(" low\n"), "{said}");

@@ -305,6 +305,11 @@ impl Cgroup {
         // Limits that depend on each other (memory on swap, a burst on its quota) are refused in
         // one order and taken in the other.
         let mut again = Vec::new();
+        if let (Some(root), true) =
+            (hierarchies.legacy("cpu"), limits.iter().any(|limit| limit.file == REAL_TIME))
+        {
+            grant_real_time(root, &self.path);
+        }
         for limit in limits {
             match directory::set(&self.directory_for(hierarchies, limit, new)?, limit) {
                 Err(Error::Io { source, .. })
@@ -508,6 +513,24 @@ fn make_own(directory: &Path, new: bool) -> Result<OwnedFd> {
 fn is_frozen(directory: &Path) -> bool {
     let read = |file| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
     read("cgroup.freeze").trim() == "1" || matches!(read("freezer.state").trim(), "FROZEN" | "FREEZING")
+}
+
+/// The file of version 1 with the real-time scheduling that a group may use.
+const REAL_TIME: &str = "cpu.rt_runtime_us";
+
+/// A version 1 group has real-time scheduling only as far as those above it have: they get what the first one has. What
+/// can't be had is told when the group's own limit is set.
+fn grant_real_time(root: &Path, path: &Path) {
+    let Ok(all) = std::fs::read_to_string(root.join(REAL_TIME)) else { return };
+    let mut directory = root.to_owned();
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        directory.push(part);
+        let file = directory.join(REAL_TIME);
+        let _ = directory::make(&directory);
+        if std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == "0") {
+            let _ = write(&file, all.trim().as_bytes());
+        }
+    }
 }
 
 /// A version 1 cpuset takes no process before it has CPUs and memory nodes.

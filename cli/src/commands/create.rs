@@ -16,7 +16,7 @@ pub struct Options {
 impl Options {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         let quiet = self.wishes.is_quiet();
-        let request = self.wishes.into_request(false, session.default_network().as_deref())?;
+        let request = self.wishes.into_request(false, session)?;
         let engine = session.engine()?;
         super::run::network::tell(session, &engine, &request);
         let id = engine

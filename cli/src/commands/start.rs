@@ -15,6 +15,12 @@ pub struct Options {
     /// Attach STDOUT/STDERR and forward signals
     #[arg(short, long)]
     attach: bool,
+    /// Refused: containers are not checkpointed
+    #[arg(long, value_name = "NAME", help_heading = "Not supported")]
+    checkpoint: Option<String>,
+    /// Refused: containers are not checkpointed
+    #[arg(long, value_name = "DIR", help_heading = "Not supported")]
+    checkpoint_dir: Option<String>,
     /// The key sequence for detaching from the container
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", hide_default_value = true)]
     detach_keys: DetachKeys,
@@ -28,6 +34,10 @@ pub struct Options {
 
 impl Options {
     pub fn run(self, session: &Session) -> Result<ExitCode, Failure> {
+        let refused = [(&self.checkpoint, "--checkpoint"), (&self.checkpoint_dir, "--checkpoint-dir")];
+        if let Some((_, flag)) = refused.iter().find(|(given, _)| given.is_some()) {
+            return Err(Failure::Input(format!("{flag} is not supported: containers are not checkpointed")));
+        }
         if !self.attach && !self.interactive {
             each::container(session, &self.containers, |engine, container| {
                 engine.start(container, None).map(|_| None)

@@ -20,11 +20,11 @@ pub struct Options {
     /// Limit the CPU CFS (Completely Fair Scheduler) quota, in microseconds
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     cpu_quota: Option<i64>,
-    /// Limit the CPU real-time period (refused: the kernel's real-time groups are not used)
-    #[arg(long, value_name = "MICROSECONDS", hide = true)]
+    /// Limit the CPU real-time period, in microseconds (version 1 of control groups)
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     cpu_rt_period: Option<i64>,
-    /// Limit the CPU real-time runtime (refused: the kernel's real-time groups are not used)
-    #[arg(long, value_name = "MICROSECONDS", hide = true)]
+    /// Limit the CPU real-time runtime, in microseconds (version 1 of control groups)
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     cpu_rt_runtime: Option<i64>,
     /// CPU shares (relative weight)
     #[arg(short, long, value_name = "SHARES", allow_negative_numbers = true)]
@@ -60,16 +60,12 @@ pub struct Options {
 
 impl Options {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
-        if self.cpu_rt_period.is_some() || self.cpu_rt_runtime.is_some() {
-            return Err(Failure::Input(
-                "--cpu-rt-period and --cpu-rt-runtime are not supported: real-time groups of the kernel are not used"
-                    .into(),
-            ));
-        }
         let resources = Resources {
             blkio_weight: self.blkio_weight,
             cpu_period: self.cpu_period,
             cpu_quota: self.cpu_quota,
+            cpu_rt_period: self.cpu_rt_period,
+            cpu_rt_runtime: self.cpu_rt_runtime,
             cpu_shares: self.cpu_shares,
             nano_cpus: self.cpus,
             cpuset_cpus: self.cpuset_cpus,

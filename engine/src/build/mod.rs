@@ -11,7 +11,6 @@
 pub mod attest;
 mod cache;
 mod context;
-mod devices;
 mod fetch;
 mod finish;
 mod images;

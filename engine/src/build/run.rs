@@ -21,14 +21,16 @@ use onggi_sys::idmap::IdMap;
 use onggi_sys::mount::{Attributes, Change};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
-use super::{devices, mounts};
+use super::mounts;
 use crate::Engine;
 use crate::containers::random;
 use crate::error::{Error, Result};
 use crate::network::{HostAddress, Names};
 use crate::run::idrange::IdRange;
 use crate::run::user::{self, User};
-use crate::run::{Network, Resolver, Resources, RunRequest, Security, Tmpfs, Ulimit, device, files, spec};
+use crate::run::{
+    Network, Resolver, Resources, RunRequest, Security, Tmpfs, Ulimit, cdi, device, files, spec,
+};
 
 /// The host name of programs that are to have none of their own.
 const HOST_NAME: &str = "build";
@@ -74,7 +76,11 @@ impl Engine {
             // It is ready, and this process is in it.
             request.network = Network::Host;
         }
-        let described = devices::find(&exec.devices, cdi_dirs)?;
+        let wishes: Vec<_> =
+            exec.devices.iter().map(|one| cdi::Wish { name: &one.name, optional: one.optional }).collect();
+        let described = cdi::find("RUN --device", &wishes, cdi_dirs)?;
+        let devices: Vec<_> = wishes.iter().map(|wish| wish.name).collect();
+        let described = described.for_a_step(&format!("RUN --device={}", devices.join(",")))?;
         let nodes = if insecure { device::all() } else { described.nodes };
         let mut environment = environment(exec, &step.secrets, &user.home);
         environment.extend(described.env);
@@ -102,7 +108,13 @@ impl Engine {
                 StepIds::Nested(..) => parts.device_binds.push((node.source.clone(), node.target.clone())),
             }
         }
-        let spec = spec::build(&request, parts)?;
+        let mut spec = spec::build(&request, parts)?;
+        let sysfs = names.and_then(|_| own_sysfs().ok()).filter(|_| !insecure);
+        if sysfs.is_some() {
+            let mounts = spec.mounts().iter().flatten();
+            let others = mounts.filter(|mount| mount.destination() != Path::new("/sys")).cloned().collect();
+            spec.set_mounts(Some(others));
+        }
         let no_devices = !insecure;
         let copy =
             || step.log.try_clone_to_owned().map_err(|source| Error::Process { op: "copy a pipe", source });
@@ -123,6 +135,9 @@ impl Engine {
             })))
             .stdio(stdio)
             .seccomp(if insecure { SeccompSource::Unconfined } else { SeccompSource::Docker });
+        if let Some(sysfs) = sysfs {
+            container = container.mount("/sys", sysfs);
+        }
         let mut agents = Vec::new();
         let wanted = |mount: &&ReadyMount| !matches!(mount.kind, ReadyKind::Tmpfs { .. });
         if step.mounts.iter().any(|mount| wanted(&mount)) {
@@ -160,6 +175,14 @@ impl Engine {
         let seed = u32::from_le_bytes(random()?);
         Ok(StepIds::Range(IdRange::take(&self.settings().runroot, highest, seed)?))
     }
+}
+
+/// What `/sys` shows of the network that this process is in. The program's user namespace does not own that network, so it
+/// could only see the host's.
+fn own_sysfs() -> std::io::Result<OwnedFd> {
+    let attributes =
+        Attributes::READ_ONLY.with(Attributes::NO_SUID).with(Attributes::NO_DEV).with(Attributes::NO_EXEC);
+    onggi_sys::mount::make("sysfs", &[], attributes)
 }
 
 /// The IDs of a step's program, held as long as it runs.

@@ -30,7 +30,8 @@ use crate::run::ids::Ids;
 use crate::run::shared::Shared;
 use crate::run::user::{self, User};
 use crate::run::{
-    Link, SeccompProfile, Sharing, files, groups, hostname, mounts, process, seccomp, security, spec, stubs,
+    Link, SeccompProfile, Sharing, cdi, files, groups, hostname, mounts, process, seccomp, security, spec,
+    stubs,
 };
 
 /// Who looks after a program once it runs.
@@ -142,15 +143,22 @@ impl Start<'_> {
             Some(others) => files::of(others),
             None => files::write(self.dir, &hostname, &request.network, &request.resolver, &names, &linked)?,
         };
+        let wishes: Vec<_> =
+            request.named_devices.iter().map(|name| cdi::Wish { name, optional: false }).collect();
+        let described = cdi::find("--device", &wishes, &request.cdi_dirs)?;
+        let mut user = user;
+        user.additional_gids.extend(&described.groups);
         let ids = self.ids(&user, &shared)?;
         let owner = (user.uid, user.gid);
         mounts::chown(&record.mounts, user.uid, user.gid)?;
         let shifted = ids.are_shifted();
         let nodes = if request.security.privileged { device::all() } else { Vec::new() };
-        let nodes = [nodes, device::find(&request.devices)?].concat();
+        let nodes = [nodes, device::find(&request.devices)?, described.nodes].concat();
         let device_rules = self.device_rules(&nodes, &ids)?;
         let maps = ids.maps();
-        let seen = mounts::restore(self.engine, &record.mounts, maps.as_ref().filter(|_| shifted))?;
+        let users = maps.as_ref().filter(|_| shifted);
+        let mut seen = mounts::restore(self.engine, &record.mounts, users)?;
+        seen.extend(mounts::restore(self.engine, &described.mounts, users)?);
         let mut parts = spec::Parts {
             environment: process::environment(
                 config,
@@ -171,6 +179,7 @@ impl Start<'_> {
             device_binds: Vec::new(),
             rlimits: request.resources.rlimits()?,
         };
+        process::add(&mut parts.environment, &described.env);
         for node in &nodes {
             if matches!(ids, Ids::Host) {
                 parts.devices.push(node.to_linux()?);
@@ -183,6 +192,7 @@ impl Start<'_> {
         }
         let mut spec = spec::build(request, parts)?;
         shared.apply(&mut spec)?;
+        spec.set_hooks(described.hooks);
         let group = groups::make(&record.cgroup, &request.resources, authority, device_rules)?;
         let filter = self.filter(&spec)?;
         Started {
@@ -289,7 +299,8 @@ impl Start<'_> {
         if security.privileged {
             return Ok(None);
         }
-        let partial = request.devices.iter().any(|device| device.access != "rwm");
+        let partial = request.devices.iter().any(|device| device.access != "rwm")
+            || (!request.named_devices.is_empty() && nodes.iter().any(Node::is_partial));
         let asked = if security.device_rules.is_empty() {
             "--device with permissions"
         } else {

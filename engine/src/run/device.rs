@@ -49,7 +49,9 @@ impl Device {
             _ => return Err(bad("invalid device specification")),
         };
         if !source.starts_with('/') {
-            return Err(bad("the path of a device must be absolute (CDI devices are not supported)"));
+            return Err(bad(
+                "the path of a device must be absolute, or a name such as vendor.com/class=name (CDI)",
+            ));
         }
         if !target.starts_with('/') {
             return Err(bad("the path in the container must be absolute"));
@@ -110,6 +112,13 @@ pub(crate) struct Node {
     mode: u32,
     owner: (u32, u32),
     access: String,
+}
+
+impl Node {
+    /// Whether the container may not do everything with it.
+    pub(crate) fn is_partial(&self) -> bool {
+        !(self.access.contains('r') && self.access.contains('w'))
+    }
 }
 
 /// The devices that are meant.

@@ -7,13 +7,14 @@
 //! | [`process`], [`user`], [`hostname`], [`files`] | the program, who it runs as, names and name servers |
 //! | [`namespaces`], [`ids`], [`idrange`] | what it shares with the host, whose IDs it has |
 //! | [`shared`] | what it shares with other containers |
-//! | [`security`], [`seccomp`], [`device`] | what it may do |
+//! | [`security`], [`seccomp`], [`device`], [`cdi`] | what it may do |
 //! | [`resources`], [`groups`] | how much it may use |
 //! | [`mounts`], [`stubs`] | what it sees besides its image, and where |
 //! | [`exec`] | a further process in it |
 //!
 //! When it is made, started, looked after and removed is [`crate::containers`]'s business.
 
+pub(crate) mod cdi;
 pub(crate) mod device;
 pub(crate) mod exec;
 pub(crate) mod files;

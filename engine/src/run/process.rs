@@ -42,7 +42,14 @@ pub(crate) fn environment(
         all.push("TERM=xterm".into());
     }
     all.push(format!("HOME={home}"));
-    for variable in image.env.iter().chain(wished) {
+    add(&mut all, &image.env);
+    add(&mut all, wished);
+    all
+}
+
+/// Sets variables, each in the place of the one that had its name.
+pub(crate) fn add(all: &mut Vec<String>, more: &[String]) {
+    for variable in more {
         let name = variable.split('=').next().unwrap_or_default();
         let same = |other: &&mut String| other.split('=').next() == Some(name);
         match all.iter_mut().find(same) {
@@ -50,7 +57,6 @@ pub(crate) fn environment(
             None => all.push(variable.clone()),
         }
     }
-    all
 }
 
 /// The working directory: the caller's, else the image's, else `/`.

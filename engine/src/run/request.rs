@@ -195,6 +195,10 @@ pub struct RunRequest {
     pub tmpfs: Vec<Tmpfs>,
     /// Host devices that it gets.
     pub devices: Vec<Device>,
+    /// Devices by the names that their descriptions give them (CDI).
+    pub named_devices: Vec<String>,
+    /// Where these descriptions are.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Kernel settings of its namespaces.
     pub sysctls: Vec<(String, String)>,
     /// How much it may use.

@@ -66,6 +66,10 @@ pub struct Resources {
     pub cpu_period: Option<i64>,
     /// Microseconds in each period.
     pub cpu_quota: Option<i64>,
+    /// Microseconds of a period of real-time scheduling (version 1 of control groups).
+    pub cpu_rt_period: Option<i64>,
+    /// Microseconds of real-time scheduling in each period.
+    pub cpu_rt_runtime: Option<i64>,
     /// Which CPUs: `0-3,5`.
     pub cpuset_cpus: Option<String>,
     /// Which memory nodes.
@@ -106,6 +110,8 @@ impl Resources {
             (self.cpu_shares.is_some(), "--cpu-shares"),
             (self.cpu_period.is_some(), "--cpu-period"),
             (self.cpu_quota.is_some(), "--cpu-quota"),
+            (self.cpu_rt_period.is_some(), "--cpu-rt-period"),
+            (self.cpu_rt_runtime.is_some(), "--cpu-rt-runtime"),
             (cpuset, "--cpuset-cpus or --cpuset-mems"),
             (self.pids_limit.is_some_and(|limit| limit > 0), "--pids-limit"),
             (self.blkio_weight.is_some() || !self.blkio_weight_device.is_empty(), "--blkio-weight"),
@@ -127,7 +133,7 @@ impl Resources {
             ($($field:ident),*) => { $(if wanted.$field.is_some() { new.$field.clone_from(&wanted.$field); })* };
         }
         take!(memory, memory_swap, memory_reservation, memory_swappiness, nano_cpus, cpu_shares, cpu_period);
-        take!(cpu_quota, cpuset_cpus, cpuset_mems, pids_limit, blkio_weight);
+        take!(cpu_quota, cpu_rt_period, cpu_rt_runtime, cpuset_cpus, cpuset_mems, pids_limit, blkio_weight);
         // Two ways to say the same: the later one counts.
         if wanted.nano_cpus.is_some() {
             (new.cpu_period, new.cpu_quota) = (wanted.cpu_period, wanted.cpu_quota);
@@ -268,10 +274,13 @@ impl Resources {
         let quota = self.nano_cpus.map(|cpus| cpus / (NANO / CPU_PERIOD)).or(self.cpu_quota);
         let period = self.nano_cpus.map(|_| CPU_PERIOD).or(self.cpu_period);
         let cpuset = self.cpuset_cpus.is_some() || self.cpuset_mems.is_some();
-        if quota.is_some() || period.is_some() || self.cpu_shares.is_some() || cpuset {
+        let real_time = self.cpu_rt_period.is_some() || self.cpu_rt_runtime.is_some();
+        if quota.is_some() || period.is_some() || self.cpu_shares.is_some() || real_time || cpuset {
             let mut cpu = LinuxCpuBuilder::default().build().map_err(Error::specification)?;
             cpu.set_quota(quota);
             cpu.set_period(period.and_then(|value| u64::try_from(value).ok()));
+            cpu.set_realtime_period(self.cpu_rt_period.and_then(|value| u64::try_from(value).ok()));
+            cpu.set_realtime_runtime(self.cpu_rt_runtime);
             cpu.set_shares(self.cpu_shares.and_then(|value| u64::try_from(value).ok()));
             cpu.set_cpus(self.cpuset_cpus.clone());
             cpu.set_mems(self.cpuset_mems.clone());

@@ -93,8 +93,8 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
     put("BlkioDeviceWriteIOps", rates(&resources.write_iops, "Rate"));
     put("CpuPeriod", json!(resources.cpu_period.unwrap_or_default()));
     put("CpuQuota", json!(resources.cpu_quota.unwrap_or_default()));
-    put("CpuRealtimePeriod", json!(0));
-    put("CpuRealtimeRuntime", json!(0));
+    put("CpuRealtimePeriod", json!(resources.cpu_rt_period.unwrap_or_default()));
+    put("CpuRealtimeRuntime", json!(resources.cpu_rt_runtime.unwrap_or_default()));
     put("CpusetCpus", json!(resources.cpuset_cpus.as_deref().unwrap_or_default()));
     put("CpusetMems", json!(resources.cpuset_mems.as_deref().unwrap_or_default()));
     put("Devices", json!(request.devices.iter().map(device).collect::<Vec<_>>()));
@@ -102,7 +102,10 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
         "DeviceCgroupRules",
         list(security.device_rules.iter().map(|rule| json!(device_rule(rule))).collect()),
     );
-    put("DeviceRequests", Value::Null);
+    let requests = (!request.named_devices.is_empty()).then(|| {
+        json!([{ "Driver": "cdi", "Count": 0, "DeviceIDs": request.named_devices, "Capabilities": null, "Options": null }])
+    });
+    put("DeviceRequests", requests.unwrap_or_default());
     put("MemoryReservation", json!(resources.memory_reservation.unwrap_or_default()));
     put("MemorySwap", json!(resources.memory_swap.unwrap_or_default()));
     put("MemorySwappiness", resources.memory_swappiness.map_or(Value::Null, Value::from));

@@ -1,5 +1,6 @@
 //! `onggi run`: runs a command in a new container.
 
+mod gpus;
 mod health;
 pub mod network;
 mod refused;
@@ -46,7 +47,7 @@ impl Options {
                 "conflicting options: cannot specify both --attach and --detach".into(),
             ));
         }
-        let request = self.wishes.into_request(self.detach, session.default_network().as_deref())?;
+        let request = self.wishes.into_request(self.detach, session)?;
         if !self.detach
             && request.terminal.is_some()
             && request.interactive

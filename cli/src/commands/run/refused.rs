@@ -8,15 +8,14 @@ type Flag = (&'static str, Option<char>, bool, &'static str);
 
 const FLAGS: &[Flag] = &[
     ("disable-content-trust", None, false, "there is no Notary support"),
-    ("gpus", None, true, "GPUs are given with --device"),
     ("kernel-memory", None, true, "the kernel no longer has this limit (--memory counts kernel memory too)"),
-    ("runtime", None, true, "onggi runs containers itself"),
     ("storage-opt", None, true, "containers share the filesystem of the store"),
     ("use-api-socket", None, false, "there is no daemon"),
 ];
 
 /// Flags that have one value which changes nothing, and are refused with any other.
 const ONLY: &[(&str, &[&str], &str)] = &[
+    ("runtime", &["", "onggi"], "onggi runs containers itself"),
     ("isolation", &["", "default"], "Linux has one kind of isolation"),
     ("volume-driver", &["", "local"], "there is one driver: local"),
 ];
@@ -27,8 +26,9 @@ pub struct Options;
 
 impl clap::Args for Options {
     fn augment_args(command: Command) -> Command {
-        let command = FLAGS.iter().fold(command, |command, (name, letter, takes_value, _)| {
-            let arg = Arg::new(*name).long(*name).hide(true);
+        let command = FLAGS.iter().fold(command, |command, (name, letter, takes_value, why)| {
+            let help = format!("Refused: {why}");
+            let arg = Arg::new(*name).long(*name).help(help).help_heading("Not supported");
             let arg = letter.map_or_else(|| arg.clone(), |letter| arg.clone().short(letter));
             command.arg(if *takes_value {
                 arg.action(ArgAction::Append).allow_hyphen_values(true)

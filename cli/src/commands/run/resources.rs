@@ -24,6 +24,12 @@ pub struct Options {
     /// Limit the CPU CFS (Completely Fair Scheduler) quota, in microseconds
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     cpu_quota: Option<i64>,
+    /// Limit the CPU real-time period, in microseconds (version 1 of control groups)
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(i64).range(0..))]
+    cpu_rt_period: Option<i64>,
+    /// Limit the CPU real-time runtime, in microseconds (version 1 of control groups)
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(i64).range(0..))]
+    cpu_rt_runtime: Option<i64>,
     /// CPU shares (relative weight)
     #[arg(short, long, value_name = "SHARES", allow_negative_numbers = true)]
     cpu_shares: Option<i64>,
@@ -91,6 +97,8 @@ impl Options {
             cpu_shares: self.cpu_shares.filter(|value| *value != 0),
             cpu_period: self.cpu_period.filter(|value| *value != 0),
             cpu_quota: self.cpu_quota.filter(|value| *value != 0),
+            cpu_rt_period: self.cpu_rt_period.filter(|value| *value != 0),
+            cpu_rt_runtime: self.cpu_rt_runtime.filter(|value| *value != 0),
             cpuset_cpus: self.cpuset_cpus.filter(|value| !value.is_empty()),
             cpuset_mems: self.cpuset_mems.filter(|value| !value.is_empty()),
             pids_limit: self.pids_limit,

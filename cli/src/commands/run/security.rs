@@ -18,9 +18,12 @@ pub struct Options {
     /// Cgroup namespace to use: private (the default) or host
     #[arg(long, value_name = "MODE", default_value = "private", value_parser = sharing, hide_default_value = true)]
     cgroupns: Sharing,
-    /// Add a host device to the container
+    /// Add a host device to the container, or one by the name that its description gives it (CDI: vendor.com/class=name)
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     device: Vec<String>,
+    /// GPU devices to add to the container ('all' to pass all GPUs), by their descriptions (CDI, nvidia.com/gpu=…)
+    #[arg(long, value_name = "GPUS", value_parser = gpus)]
+    gpus: Vec<Gpus>,
     /// Add a rule to the cgroup allowed devices list
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<String>,
@@ -57,7 +60,14 @@ impl Options {
     }
 
     pub fn devices(&self) -> Result<Vec<Device>, Failure> {
-        self.device.iter().map(|text| Device::parse(text).map_err(Failure::Run)).collect()
+        let paths = self.device.iter().filter(|text| !is_name(text));
+        paths.map(|text| Device::parse(text).map_err(Failure::Run)).collect()
+    }
+
+    /// Those by the names that their descriptions give them.
+    pub fn named_devices(&self) -> Vec<String> {
+        let named = self.device.iter().filter(|text| is_name(text)).cloned();
+        named.chain(self.gpus.iter().flat_map(|gpus| gpus.0.iter().cloned())).collect()
     }
 
     pub fn into_security(self) -> Result<Security, Failure> {
@@ -75,6 +85,22 @@ impl Options {
         }
         Ok(security)
     }
+}
+
+/// Whether a device is named as descriptions do: `vendor.com/class=name`.
+fn is_name(text: &str) -> bool {
+    let parts = text.split_once('=').and_then(|(kind, name)| Some((kind.split_once('/')?, name)));
+    parts.is_some_and(|((vendor, class), name)| {
+        !vendor.is_empty() && !class.is_empty() && !class.contains('/') && !name.is_empty()
+    })
+}
+
+/// The GPUs of one `--gpus`.
+#[derive(Clone, Debug)]
+struct Gpus(Vec<String>);
+
+fn gpus(text: &str) -> Result<Gpus, String> {
+    super::gpus::parse(text).map(Gpus)
 }
 
 /// The container of `container:NAME`.

@@ -22,6 +22,7 @@ use onggi_engine::run::{
 use super::{health, network, refused, resources, security, values, window_size};
 use crate::commands::environment;
 use crate::failure::Failure;
+use crate::session::Session;
 
 /// What the container is to be
 #[derive(Debug, clap::Args)]
@@ -152,7 +153,7 @@ impl Wishes {
     }
 
     /// As the engine takes them. Of a container that runs `detached` nobody gets the streams.
-    pub fn into_request(self, detached: bool, default_network: Option<&str>) -> Result<RunRequest, Failure> {
+    pub fn into_request(self, detached: bool, session: &Session) -> Result<RunRequest, Failure> {
         let mut words = self.words.into_iter();
         let image = words.next().unwrap_or_default();
         // What looks like a flag in the image's place is a flag that does not exist.
@@ -178,7 +179,8 @@ impl Wishes {
         // As a value that clap refuses: Docker's status for these is 125.
         let refused =
             |problem| clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{problem}\n"));
-        let wished = self.network.into_wishes(default_network).map_err(refused)?;
+        let wished = self.network.into_wishes(session.default_network().as_deref()).map_err(refused)?;
+        let named_devices = self.security.named_devices();
         Ok(RunRequest {
             image,
             command: words.collect(),
@@ -206,6 +208,8 @@ impl Wishes {
             volumes_from: self.volumes_from,
             tmpfs: mounts.tmpfs,
             devices: self.security.devices()?,
+            cdi_dirs: if named_devices.is_empty() { Vec::new() } else { session.cdi_dirs() },
+            named_devices,
             sysctls: self.sysctl,
             resources: self.resources.into_resources(),
             security: self.security.into_security()?,
