@@ -295,7 +295,7 @@ mod tests {
             r#"{"cdiVersion":"0.5.0","kind":"v/c","devices":[{"name":"n"}]}"#,
         )
         .unwrap();
-        let find = |name: &str, optional| super::find("--device", &[Wish { name, optional }], &dirs);
+        let find = |name: &str, optional| find("--device", &[Wish { name, optional }], &dirs);
         let found = find("vendor.com/zero=one", false).unwrap();
         assert_eq!(found.env, ["OF=all", "ONE=1"]);
         assert_eq!(found.nodes[0].target, Path::new("/dev/one"));

@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Result<Vec<String>, String> {
             None => count = Some(parse_count(&field)?),
             Some(("count", value)) => count = Some(parse_count(value)?),
             Some(("device", value)) => devices.extend(value.split(',').map(str::to_owned)),
-            Some(("driver", "" | "nvidia" | "cdi")) | Some(("capabilities", "gpu")) => {}
+            Some(("driver", "" | "nvidia" | "cdi") | ("capabilities", "gpu")) => {}
             Some(("driver", other)) => return Err(format!("there is no driver {other:?} (known: nvidia)")),
             Some(("capabilities", other)) => {
                 return Err(format!(
