@@ -106,6 +106,7 @@ impl Engine {
             devices: if authority.first_namespace { Devices::Make } else { Devices::Skip },
             overlay_xattr: authority.overlay_xattr,
             limits: Limits::default(),
+            shift: None,
         };
         let store =
             Store::open_with(&self.settings.root, &self.settings.runroot, options, self.settings.storage)?;

@@ -61,6 +61,8 @@ impl Engine {
     /// Makes the container's files, and tells of these events.
     pub(crate) fn make(&self, request: &RunRequest, image: &Image, events: &[&str]) -> Result<Made> {
         let layers = self.layers_to_run(image)?;
+        // What can't be is said before anything is made.
+        self.kept_ids(request)?;
         let arguments =
             process::arguments(&image.config.config, request.entrypoint.as_deref(), &request.command)?;
         let (users, because) = namespaces::user_namespace(request, &image.config.config);
@@ -90,8 +92,8 @@ impl Engine {
             cgroup,
             mounts: Vec::new(),
         };
-        match self.make_files(&mut record, &dir, &layers) {
-            Ok(()) => {
+        match self.make_files(&mut record, &dir, layers.clone()) {
+            Ok(layers) => {
                 self.note_container(&record, events, &[]);
                 Ok(Made { mark, record, dir, layers, id_file: id_file.map(Path::to_owned) })
             }
@@ -103,7 +105,8 @@ impl Engine {
         }
     }
 
-    fn make_files(&self, record: &mut Record, dir: &Path, layers: &[Layer]) -> Result<()> {
+    /// Its layers with the owners that it needs.
+    fn make_files(&self, record: &mut Record, dir: &Path, layers: Vec<Layer>) -> Result<Vec<Layer>> {
         record.name = match &record.request.name {
             Some(name) => self.names().claim(name, &record.id).map(|()| name.clone())?,
             None => self.names().claim_any(u64::from_le_bytes(random()?), &record.id)?,
@@ -113,11 +116,14 @@ impl Engine {
         let points = mounts::resolve(self, &record.request, &record.image.config)?;
         record.mounts.clone_from(&points.list);
         record.write(dir)?;
-        let image_tree = Snapshot::new(layers, self.authority()?.overlay_xattr);
+        // The record names them by now.
+        let layers = self.layers_for(&record.request, layers)?;
+        let image_tree = Snapshot::new(&layers, self.authority()?.overlay_xattr);
         if points.list.iter().any(|point| point.copy) {
             points.fill(self, image_tree.mount(None)?.as_fd())?;
         }
-        Ok(image_tree.writable(dir).prepare()?)
+        image_tree.writable(dir).prepare()?;
+        Ok(layers)
     }
 
     /// Removes a container that was not to be.

@@ -27,11 +27,12 @@ use crate::run::device::{self, Node};
 use crate::run::exec::{Filter, Started};
 use crate::run::idrange::IdRange;
 use crate::run::ids::Ids;
+use crate::run::keep::{self, Kept};
 use crate::run::shared::Shared;
 use crate::run::user::{self, User};
 use crate::run::{
-    Link, SeccompProfile, Sharing, cdi, files, groups, hostname, mounts, process, seccomp, security, spec,
-    stubs,
+    Link, MountKind, SeccompProfile, Sharing, cdi, files, groups, hostname, mounts, process, seccomp,
+    security, spec, stubs,
 };
 
 /// Who looks after a program once it runs.
@@ -63,7 +64,7 @@ pub(crate) struct Running {
 }
 
 impl Engine {
-    /// The layers of a container that was made before, lowest first.
+    /// The layers of a container that was made before, lowest first, with the owners that it needs.
     pub(crate) fn layers_of(&self, record: &Record) -> Result<Vec<Layer>> {
         let store = self.store()?;
         let layer = |id: &onggi_oci::DiffId| {
@@ -73,7 +74,8 @@ impl Engine {
                 diff_id: id.clone(),
             })
         };
-        record.image.layers.iter().map(layer).collect()
+        let layers = record.image.layers.iter().map(layer).collect::<Result<Vec<_>>>()?;
+        self.layers_for(&record.request, layers)
     }
 
     /// The names and addresses of the containers that this one is linked to; they have to run.
@@ -129,8 +131,19 @@ impl Start<'_> {
         if request.remove && keeper == Keeper::Caller {
             snapshot = snapshot.volatile();
         }
-        let wanted = request.user.as_deref().unwrap_or(&config.user);
-        let user = user::resolve_in_image(&image_tree, wanted, &request.group_add)?;
+        let kept = self.engine.kept_ids(request)?;
+        let own_user = kept.as_ref().map(Kept::user);
+        let wanted = request.user.as_deref().or(own_user.as_deref()).unwrap_or(&config.user);
+        let mut user = user::resolve_in_image(&image_tree, wanted, &request.group_add)?;
+        let databases = match &kept {
+            Some(kept) => keep::names(record, &image_tree, kept, self.dir)?,
+            None => Vec::new(),
+        };
+        if kept.is_some_and(|kept| user.uid == kept.uid)
+            && databases.iter().any(|file| file.target == "/etc/passwd")
+        {
+            user.home = process::working_dir(config, request.workdir.as_deref())?;
+        }
         let shared = self.engine.shared(record)?;
         let hostname = match &shared.files {
             Some(others) => files::hostname_of(others)?,
@@ -150,8 +163,14 @@ impl Start<'_> {
         user.additional_gids.extend(&described.groups);
         let ids = self.ids(&user, &shared)?;
         let owner = (user.uid, user.gid);
-        mounts::chown(&record.mounts, user.uid, user.gid)?;
         let shifted = ids.are_shifted();
+        if own_user.is_some() && record.mounts.iter().any(|point| point.kind == MountKind::Image) {
+            let why = "with --userns=keep-id: its files would have other owners; COPY them into the image";
+            return Err(Error::flag_unsupported("--mount type=image", why));
+        }
+        // What is id-mapped has the container's numbers on disk.
+        let on_disk = if shifted { owner } else { ids.outside(owner.0, owner.1) };
+        mounts::chown(&record.mounts, on_disk.0, on_disk.1)?;
         let nodes = if request.security.privileged { device::all() } else { Vec::new() };
         let nodes = [nodes, device::find(&request.devices)?, described.nodes].concat();
         let device_rules = self.device_rules(&nodes, &ids)?;
@@ -189,6 +208,9 @@ impl Start<'_> {
             } else {
                 parts.device_binds.push((node.source.clone(), node.target.clone()));
             }
+        }
+        for file in databases {
+            parts.device_binds.push((file.source, file.target.into()));
         }
         let mut spec = spec::build(request, parts)?;
         shared.apply(&mut spec)?;
@@ -283,6 +305,10 @@ impl Start<'_> {
                 let problem =
                     format!("you don't have {count} IDs: see your lines in /etc/subuid and /etc/subgid");
                 return Err(Error::flag("--userns", problem));
+            }
+            if let Some(kept) = self.engine.kept_ids(&self.record.request)? {
+                kept.must_have(highest)?;
+                return Ok(Ids::Nested(kept.shift.uids, kept.shift.gids));
             }
             return Ok(maps.map_or(Ids::Host, |(uids, gids)| Ids::Nested(uids, gids)));
         }

@@ -59,6 +59,7 @@ impl Engine {
         let options = PackOptions {
             leave_out: changes.unchanged,
             live: details.pid.is_some() && frozen.is_none() && details.status != Status::Paused,
+            shift: self.shift_of(record)?,
             ..PackOptions::new(Source::OverlayUpper(xattr))
         };
         let from = upper(&details)?;

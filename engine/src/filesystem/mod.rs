@@ -78,7 +78,8 @@ impl Engine {
         let snapshot = Snapshot::new(&layers, self.authority()?.overlay_xattr).with_changes(&details.dir);
         let tree = snapshot.mount(None)?;
         // overlayfs lists whiteouts of a directory that only one layer has, and doesn't find them.
-        let options = PackOptions { live: true, plain: true, ..PackOptions::new(Source::Tree) };
+        let shift = self.shift_of(&details.record)?;
+        let options = PackOptions { live: true, plain: true, shift, ..PackOptions::new(Source::Tree) };
         let mut packed = pack(tree.as_fd(), out, &options)?;
         if details.pid.is_none() {
             packed.changed = 0;

@@ -11,7 +11,8 @@ use super::idrange::IdRange;
 pub(crate) enum Ids {
     /// Those of whoever starts it, in whose user namespace it is.
     Host,
-    /// All that the namespace has in which the caller is, in one of its own.
+    /// Those that the namespace has in which the caller is, in one of its own: all as they are, or in another order
+    /// (`keep-id`).
     Nested(IdMap, IdMap),
     /// A range of the host's that nobody else has.
     Range(IdRange),
@@ -60,7 +61,11 @@ impl Ids {
     /// for are its root's.
     pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
         match self {
-            Self::Host | Self::Nested(..) => (uid, gid),
+            Self::Host => (uid, gid),
+            // The same, but for who keeps his ID.
+            Self::Nested(uids, gids) => {
+                (uids.to_outside(uid).unwrap_or(uid), gids.to_outside(gid).unwrap_or(gid))
+            }
             Self::Range(range) => range.outside(uid, gid),
             Self::Shared { shifted: false, .. } => (uid, gid),
             Self::Shared { uids, gids, .. } => {

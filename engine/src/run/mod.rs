@@ -5,7 +5,7 @@
 //! | [`request`] | all wishes, as they are kept with the container |
 //! | [`spec`] | the specification, put together |
 //! | [`process`], [`user`], [`hostname`], [`files`] | the program, who it runs as, names and name servers |
-//! | [`namespaces`], [`ids`], [`idrange`] | what it shares with the host, whose IDs it has |
+//! | [`namespaces`], [`ids`], [`idrange`], [`keep`] | what it shares with the host, whose IDs it has |
 //! | [`shared`] | what it shares with other containers |
 //! | [`security`], [`seccomp`], [`device`], [`cdi`] | what it may do |
 //! | [`resources`], [`groups`] | how much it may use |
@@ -22,6 +22,7 @@ pub(crate) mod groups;
 mod hostname;
 pub(crate) mod idrange;
 pub(crate) mod ids;
+pub(crate) mod keep;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
@@ -38,6 +39,7 @@ pub use device::{Device, parse_rule as parse_device_rule};
 pub use exec::ExecRequest;
 pub use files::{Link, Resolver};
 pub(crate) use hostname::hostname;
+pub use keep::KeepId;
 pub use mounts::{Mount, MountKind, MountPoint, Mounted, Source as MountSource, Tmpfs, VolumesFrom};
 pub use namespaces::{Ipc, Namespaces, Sharing, UserNamespace};
 pub use onggi_runtime::WindowSize;

@@ -12,6 +12,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 use onggi_oci::ContainerConfig;
 use serde::{Deserialize, Serialize};
 
+use super::keep::KeepId;
 use super::request::{Network, RunRequest};
 
 /// Whose IDs a container has.
@@ -63,6 +64,9 @@ pub struct Namespaces {
     pub user: Option<UserNamespace>,
     /// How many IDs it has at least, if they are its own.
     pub user_ids: Option<u32>,
+    /// Whether its user has the caller's ID, and the image's files the image's; goes with IDs of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_id: Option<KeepId>,
     /// Processes.
     pub pid: Sharing,
     /// Inter-process communication.

@@ -138,7 +138,13 @@ impl Engine {
     pub(crate) fn enter_beside(&self, request: &RunRequest) -> Result<()> {
         for wish in wishes(request) {
             // One that doesn't run is an error later, if the container is to be started at all.
-            if let Some(pid) = self.container(wish.container)?.pid {
+            let other = self.container(wish.container)?;
+            if other.record.request.namespaces.keep_id.is_some() {
+                let why =
+                    "its files have owners of their own (--userns=keep-id), and this one's would not fit";
+                return Err(Error::flag(wish.flag, format!("{}: {why}", wish.container)));
+            }
+            if let Some(pid) = other.pid {
                 onggi_runtime::rootless::enter_above(pid)?;
             }
         }

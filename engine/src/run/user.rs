@@ -49,14 +49,37 @@ pub(crate) fn resolve(root: BorrowedFd<'_>, spec: &str, extra: &[String]) -> Res
 
 /// The same in an image, which is mounted for that only if it has to be.
 pub(crate) fn resolve_in_image(image: &Snapshot, spec: &str, extra: &[String]) -> Result<User> {
+    let [passwd, group] = databases(image)?;
+    resolve_in(&passwd, &group, spec, extra)
+}
+
+/// The texts of an image's `/etc/passwd` and `/etc/group`; empty where there is none.
+pub(crate) fn databases(image: &Snapshot) -> Result<[String; 2]> {
     let Some([passwd, group]) = image.files("etc", ["passwd", "group"])? else {
-        return resolve(image.mount(None)?.as_fd(), spec, extra);
+        let mounted = image.mount(None)?;
+        return Ok([read_database(mounted.as_fd(), PASSWD)?, read_database(mounted.as_fd(), GROUP)?]);
     };
     let read = |found, path| match found {
         Found::File(file) => read_regular(file, path),
         Found::Nothing => Ok(String::new()),
     };
-    resolve_in(&read(passwd, PASSWD)?, &read(group, GROUP)?, spec, extra)
+    Ok([read(passwd, PASSWD)?, read(group, GROUP)?])
+}
+
+/// The name of a user in a passwd file.
+pub(crate) fn name_of(passwd: &str, uid: u32) -> Option<String> {
+    let mut entries = passwd.lines().filter_map(PasswdEntry::parse);
+    entries.find(|entry| entry.uid == uid).map(|entry| entry.name.to_owned())
+}
+
+/// Whether a passwd file has a user of this name.
+pub(crate) fn has_name(passwd: &str, name: &str) -> bool {
+    passwd.lines().filter_map(PasswdEntry::parse).any(|entry| entry.name == name)
+}
+
+/// Whether a group file has a group of this number.
+pub(crate) fn has_group(group: &str, gid: u32) -> bool {
+    group.lines().filter_map(GroupEntry::parse).any(|entry| entry.gid == gid)
 }
 
 fn resolve_in(passwd: &str, group: &str, spec: &str, extra: &[String]) -> Result<User> {

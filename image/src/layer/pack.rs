@@ -31,6 +31,7 @@ use tar::{EntryType, Header};
 
 use super::limits::{MAX_DEPTH, MAX_PATH, MAX_XATTR_VALUE};
 use super::pax::{self, Time, Xattr};
+use super::shift::Shift;
 use super::whiteout::{OPAQUE, OverlayXattr, PREFIX};
 use crate::{Error, FileProblem, Result};
 
@@ -64,6 +65,8 @@ pub struct PackOptions {
     pub live: bool,
     /// Whether this is an archive of files and no layer: a name that begins with `.wh.` is a name.
     pub plain: bool,
+    /// Whose owners the tree has, if it is not the archive's.
+    pub shift: Option<Shift>,
 }
 
 impl PackOptions {
@@ -77,6 +80,7 @@ impl PackOptions {
             leave_out: BTreeSet::new(),
             live: false,
             plain: false,
+            shift: None,
         }
     }
 }
@@ -397,7 +401,11 @@ impl<'a, W: Write> Packer<'a, W> {
         xattrs: Vec<Xattr>,
     ) -> Result<()> {
         self.report.file_bytes += size;
-        self.report.max_id = self.report.max_id.max(stat.st_uid).max(stat.st_gid);
+        let (uid, gid) = match &self.options.shift {
+            Some(shift) => shift.inside(stat.st_uid, stat.st_gid),
+            None => (stat.st_uid, stat.st_gid),
+        };
+        self.report.max_id = self.report.max_id.max(uid).max(gid);
         let mut header = Header::new_ustar();
         let mut records = Vec::new();
         header.set_entry_type(kind);
@@ -417,8 +425,8 @@ impl<'a, W: Write> Packer<'a, W> {
             pax::append(&mut records, keyword, value.to_string().as_bytes());
             0
         };
-        header.set_uid(number(b"uid", stat.st_uid.into(), MAX_OCTAL_8));
-        header.set_gid(number(b"gid", stat.st_gid.into(), MAX_OCTAL_8));
+        header.set_uid(number(b"uid", uid.into(), MAX_OCTAL_8));
+        header.set_gid(number(b"gid", gid.into(), MAX_OCTAL_8));
         header.set_size(number(b"size", size, MAX_OCTAL_12));
         let mtime = self.time(stat);
         match u64::try_from(mtime.seconds) {

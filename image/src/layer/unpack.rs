@@ -42,6 +42,7 @@ use super::entries::{Entries, Entry, Failure, Kind, refuse};
 use super::limits::{Limits, MAX_DEFERRED};
 use super::meta::Meta;
 use super::path::{clean, clean_link, join, split};
+use super::shift::Shift;
 use super::sparse::Sparse;
 use super::tree::{Lookup, Tree, io};
 use super::whiteout::{self, Mark, OverlayXattr};
@@ -77,6 +78,8 @@ pub struct UnpackOptions {
     pub overlay_xattr: OverlayXattr,
     /// What the archive may ask for.
     pub limits: Limits,
+    /// Whose owners the tree gets, if they are not the archive's.
+    pub shift: Option<Shift>,
 }
 
 impl UnpackOptions {
@@ -87,6 +90,7 @@ impl UnpackOptions {
             devices: Devices::Make,
             overlay_xattr: OverlayXattr::Trusted,
             limits: Limits::default(),
+            shift: None,
         }
     }
 
@@ -97,6 +101,7 @@ impl UnpackOptions {
             devices: Devices::Skip,
             overlay_xattr: OverlayXattr::User,
             limits: Limits::default(),
+            shift: None,
         }
     }
 }
@@ -229,7 +234,10 @@ impl<'a> Unpacker<'a> {
         if clean.path.split(|&b| b == b'/').next().is_some_and(whiteout::is_aufs) {
             return Ok(());
         }
-        let (kind, meta) = self.report.admit(entry, self.options.ownership)?;
+        let (kind, mut meta) = self.report.admit(entry, self.options.ownership)?;
+        if let Some(shift) = &self.options.shift {
+            (meta.uid, meta.gid) = shift.outside(meta.uid, meta.gid).ok_or(EntryProblem::Number("owner"))?;
+        }
         let path = self.locate(&clean.path, clean.climbs)?;
         let (_, base) = split(&path);
         match whiteout::read(base)? {

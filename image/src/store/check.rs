@@ -214,10 +214,42 @@ impl Store {
                 Ok(None) => (None, Some("its layer.json is missing".to_owned())),
                 Err(e) => (None, Some(e.to_string())),
             };
+            if let Some(record) =
+                record.as_ref().filter(|record| problem.is_none() && record.format == Format::Dir)
+            {
+                self.check_copies(record, &dir, options, report)?;
+            }
             if let Some(detail) = problem {
                 let mend = self.mend_layer(&diff_id, record.as_ref(), options)?;
                 report.faults.push(Fault { problem: Problem::Layer(diff_id), detail, mend });
             }
+        }
+        Ok(())
+    }
+
+    /// Copies with other owners: they have what the layer has, or are dropped.
+    fn check_copies(
+        &self,
+        record: &LayerRecord,
+        dir: &std::path::Path,
+        options: CheckOptions,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        if options.depth < Depth::Full {
+            return Ok(());
+        }
+        for copy in self.copies_of(dir)? {
+            let (found, wanted) = (measure(&copy)?, measure(&dir.join(TREE))?);
+            if found == wanted {
+                continue;
+            }
+            let mend =
+                mend(options, "it is removed, and made again when it is needed", || self.discard(&copy))?;
+            let detail = format!(
+                "a copy of the layer {} has {} entries of {} bytes, the layer {} of {}",
+                record.diff_id, found.0, found.1, wanted.0, wanted.1
+            );
+            report.faults.push(Fault { problem: Problem::Stray(copy), detail, mend });
         }
         Ok(())
     }
@@ -234,18 +266,7 @@ impl Store {
         if options.depth < Depth::Full {
             return Ok(None);
         }
-        let (mut entries, mut bytes) = (0, 0);
-        let mut linked = std::collections::HashSet::new();
-        walk(tree, &mut |node| {
-            entries += u64::from(node.depth > 0);
-            let stat = &node.stat;
-            if node.kind() == FileType::RegularFile
-                && (stat.st_nlink == 1 || linked.insert((stat.st_dev, stat.st_ino)))
-            {
-                bytes += u64::try_from(stat.st_size).unwrap_or_default();
-            }
-            Ok(true)
-        })?;
+        let (entries, bytes) = measure(tree)?;
         if bytes > record.bytes {
             let said = record.bytes;
             return Ok(Some(format!("its files have {bytes} bytes, its record says {said}")));
@@ -463,4 +484,21 @@ fn mend(options: CheckOptions, how: &'static str, work: impl FnOnce() -> Result<
     }
     work()?;
     Ok(Mend::Done(how))
+}
+
+/// How many entries a tree has, and how many bytes its files.
+fn measure(tree: &std::path::Path) -> Result<(u64, u64)> {
+    let (mut entries, mut bytes) = (0, 0);
+    let mut linked = std::collections::HashSet::new();
+    walk(tree, &mut |node| {
+        entries += u64::from(node.depth > 0);
+        let stat = &node.stat;
+        if node.kind() == FileType::RegularFile
+            && (stat.st_nlink == 1 || linked.insert((stat.st_dev, stat.st_ino)))
+        {
+            bytes += u64::try_from(stat.st_size).unwrap_or_default();
+        }
+        Ok(true)
+    })?;
+    Ok((entries, bytes))
 }

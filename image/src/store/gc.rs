@@ -86,6 +86,9 @@ impl Store {
             }
         }
         pruned.bytes = self.collect_garbage(options.blobs)?;
+        if options.all {
+            pruned.bytes += self.drop_unused_copies()?;
+        }
         self.sweep_mounts();
         Ok(pruned)
     }

@@ -37,6 +37,7 @@ mod reach;
 mod refs;
 mod remove;
 mod resolve;
+mod shifted;
 mod storage;
 mod usage;
 mod walk;

@@ -72,7 +72,11 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
         }
     }
     put("UTSMode", json!(sharing(&request.namespaces.uts, "")));
-    let user = if request.namespaces.user == Some(UserNamespace::Host) { "host" } else { "" };
+    let user = match (request.namespaces.user, request.namespaces.keep_id) {
+        (Some(UserNamespace::Host), _) => "host",
+        (_, Some(_)) => "keep-id",
+        _ => "",
+    };
     put("UsernsMode", json!(user));
     put("ShmSize", json!(resources.shm_size.unwrap_or(SHM_SIZE)));
     if !request.sysctls.is_empty() {

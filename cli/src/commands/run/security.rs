@@ -1,6 +1,6 @@
 //! Flags about what a container may do, and which namespaces and devices it shares with the host.
 
-use onggi_engine::run::{Device, Ipc, Namespaces, Security, Sharing, UserNamespace};
+use onggi_engine::run::{Device, Ipc, KeepId, Namespaces, Security, Sharing, UserNamespace};
 
 use crate::failure::Failure;
 
@@ -52,6 +52,7 @@ impl Options {
         Namespaces {
             user: self.userns.map(|ids| ids.namespace),
             user_ids: self.userns.and_then(|ids| ids.count),
+            keep_id: self.userns.and_then(|ids| ids.keep),
             pid: self.pid.clone(),
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
@@ -140,11 +141,12 @@ fn ipc(text: &str) -> Result<Ipc, String> {
 struct UserIds {
     namespace: UserNamespace,
     count: Option<u32>,
+    keep: Option<KeepId>,
 }
 
 fn user_namespace(text: &str) -> Result<UserIds, String> {
     let (mode, options) = text.split_once(':').unwrap_or((text, ""));
-    let own = UserIds { namespace: UserNamespace::Private, count: None };
+    let own = UserIds { namespace: UserNamespace::Private, count: None, keep: None };
     match (mode, options) {
         ("private" | "auto" | "", "") => Ok(own),
         ("auto", options) => options.split(',').try_fold(own, |own, option| match option.split_once('=') {
@@ -154,10 +156,26 @@ fn user_namespace(text: &str) -> Result<UserIds, String> {
             },
             _ => Err(format!("auto takes size=N, not {option:?}")),
         }),
-        ("host", "") => Ok(UserIds { namespace: UserNamespace::Host, count: None }),
-        ("keep-id", _) => {
-            Err("keep-id is not supported: the kernel can't show a user's layers with other owners".into())
-        }
-        _ => Err("expected private, auto, auto:size=N or host".into()),
+        ("host", "") => Ok(UserIds { namespace: UserNamespace::Host, ..own }),
+        ("keep-id", options) => Ok(UserIds { keep: Some(keep_id(options)?), ..own }),
+        _ => Err("expected private, auto, auto:size=N, keep-id, keep-id:uid=N,gid=N,size=N or host".into()),
     }
+}
+
+/// `uid=N,gid=N,size=N`, as Podman's.
+fn keep_id(options: &str) -> Result<KeepId, String> {
+    let mut keep = KeepId::default();
+    for option in options.split(',').filter(|_| !options.is_empty()) {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let number: u32 = value.parse().map_err(|_| format!("keep-id: {name}={value} is not a number"))?;
+        match name {
+            "uid" | "gid" if number == u32::MAX => return Err(format!("keep-id: {name}={value} is no ID")),
+            "uid" => keep.uid = Some(number),
+            "gid" => keep.gid = Some(number),
+            "size" if number > 0 => keep.size = Some(number),
+            "size" => return Err("keep-id: size=0 leaves no ID".into()),
+            _ => return Err(format!("keep-id takes uid=N, gid=N and size=N, not {option:?}")),
+        }
+    }
+    Ok(keep)
 }

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use onggi_image::layer::Shift;
 use onggi_image::snapshot::Snapshot;
 use onggi_sys::path::Root;
 use rustix::fs::{Mode, OFlags};
@@ -71,7 +72,8 @@ impl Engine {
         options: CopyOptions,
     ) -> Result<u64> {
         let details = self.container(container)?;
-        let reading = Reading { path: absolute(path.as_bytes(), Path::new("/")), follow: options.follow };
+        let reading =
+            Reading { path: absolute(path.as_bytes(), Path::new("/")), follow: options.follow, shift: None };
         let mut bytes = 0;
         let host = host_root()?;
         let ours = |data: std::fs::File| -> Result<(), CopyFault> {
@@ -84,7 +86,8 @@ impl Engine {
                     let owner = if options.archive { Owner::Kept } else { Owner::Writer };
                     let layout =
                         Layout::Single { base: reading.base(), contents_only: reading.contents_only() };
-                    let writing = Writing { path: path.as_os_str().as_bytes().to_vec(), layout, owner };
+                    let writing =
+                        Writing { path: path.as_os_str().as_bytes().to_vec(), layout, owner, shift: None };
                     writing.extract(&Root::new(host.as_fd()), data)
                 }
             }
@@ -92,7 +95,7 @@ impl Engine {
         let base = reading.base();
         let called = if reading.contents_only() { &b"."[..] } else { &base };
         let (place, inside) = self.place(&details, false, &reading.path)?;
-        let reading = Reading { path: inside, ..reading };
+        let reading = Reading { path: inside, shift: self.shift_at(&details, &place)?, ..reading };
         match place {
             Place::Live(target) => {
                 let theirs = |root: &Root<'_>, data| reading.pack(root, called, data);
@@ -126,13 +129,14 @@ impl Engine {
             // Docker keeps what an archive says.
             LocalEnd::Archive(_) => (Owner::Kept, Layout::Many),
             LocalEnd::Path(path) => {
-                let reading = Reading { path: path.as_os_str().as_bytes().to_vec(), follow: false };
+                let reading =
+                    Reading { path: path.as_os_str().as_bytes().to_vec(), follow: false, shift: None };
                 let owner = if options.archive { Owner::Kept } else { Owner::Fixed(0, 0) };
                 (owner, Layout::Single { base: reading.base(), contents_only: reading.contents_only() })
             }
         };
         let (place, path) = self.place(&details, true, &path)?;
-        let writing = Writing { path, layout, owner };
+        let writing = Writing { path, layout, owner, shift: self.shift_at(&details, &place)? };
         let ours = |data: std::fs::File| -> Result<(), CopyFault> {
             let mut data = Counted { inner: data, bytes: &mut bytes };
             match from {
@@ -142,7 +146,7 @@ impl Engine {
                 }
                 LocalEnd::Path(path) => {
                     let path = path.as_os_str().as_bytes().to_vec();
-                    let reading = Reading { path, follow: options.follow };
+                    let reading = Reading { path, follow: options.follow, shift: None };
                     let base = reading.base();
                     let called = if base.is_empty() { &b"."[..] } else { &base };
                     reading.pack(&Root::new(host.as_fd()), called, data)
@@ -186,6 +190,16 @@ impl Engine {
             Place::Mounted(snapshot.with_changes(&details.dir).mount(None)?, None)
         };
         Ok((place, path.to_vec()))
+    }
+}
+
+impl Engine {
+    /// How owners at a place differ from what the container sees: not for who is inside.
+    fn shift_at(&self, details: &ContainerDetails, place: &Place) -> Result<Option<Shift>> {
+        match place {
+            Place::Live(_) => Ok(None),
+            Place::Mounted(..) => self.shift_of(&details.record),
+        }
     }
 }
 

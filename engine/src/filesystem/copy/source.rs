@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use onggi_image::layer::{PackOptions, Source, pack_entry};
+use onggi_image::layer::{PackOptions, Shift, Source, pack_entry};
 use onggi_sys::path::Root;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -22,6 +22,8 @@ pub(super) struct Reading {
     pub(super) path: Vec<u8>,
     /// Whether a link at the end is followed.
     pub(super) follow: bool,
+    /// Whose owners the files have, if not the container's.
+    pub(super) shift: Option<Shift>,
 }
 
 impl Reading {
@@ -40,8 +42,13 @@ impl Reading {
     /// Writes the archive; its top entry is called `called`. Others may be writing to these files.
     pub(super) fn pack(&self, root: &Root<'_>, called: &[u8], out: impl Write) -> Result<(), CopyFault> {
         let (directory, name) = self.locate(root)?;
-        let options =
-            PackOptions { live: true, plain: true, nanoseconds: true, ..PackOptions::new(Source::Tree) };
+        let options = PackOptions {
+            live: true,
+            plain: true,
+            nanoseconds: true,
+            shift: self.shift.clone(),
+            ..PackOptions::new(Source::Tree)
+        };
         let packed = pack_entry(directory.as_fd(), &name, called, out, &options);
         packed
             .map(drop)
@@ -101,7 +108,7 @@ mod tests {
             ("a", "a", false),
             ("/a/..", "", true),
         ] {
-            let reading = Reading { path: path.into(), follow: false };
+            let reading = Reading { path: path.into(), follow: false, shift: None };
             assert_eq!((reading.base(), reading.contents_only()), (base.into(), contents), "{path}");
         }
     }

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use onggi_image::layer::{Entries, Entry, Kind, Sparse, Time};
+use onggi_image::layer::{Entries, Entry, Kind, Shift, Sparse, Time};
 use onggi_sys::path::Root;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -57,6 +57,8 @@ pub(super) struct Writing {
     pub(super) path: Vec<u8>,
     pub(super) layout: Layout,
     pub(super) owner: Owner,
+    /// Whose owners the files get, if not the container's.
+    pub(super) shift: Option<Shift>,
 }
 
 impl Writing {
@@ -64,7 +66,8 @@ impl Writing {
     pub(super) fn extract(&self, root: &Root<'_>, input: impl Read) -> Result<(), CopyFault> {
         let damaged = |error: onggi_image::Error| CopyFault::Archive { problem: error.to_string() };
         let mut entries = Entries::new(input);
-        let mut target = Target { root, owner: self.owner, parent: None, directories: Vec::new() };
+        let shift = self.shift.as_ref();
+        let mut target = Target { root, owner: self.owner, shift, parent: None, directories: Vec::new() };
         let mut top: Option<Top> = None;
         while let Some(mut entry) = entries.next_entry().map_err(damaged)? {
             let name = std::mem::take(&mut entry.path);
@@ -203,6 +206,7 @@ impl Top {
 /// What is being written.
 struct Target<'a> {
     root: &'a Root<'a>,
+    shift: Option<&'a Shift>,
     owner: Owner,
     /// The directory of the last entry.
     parent: Option<(Vec<u8>, OwnedFd)>,
@@ -355,6 +359,10 @@ impl Target<'_> {
                 let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Errno::INVAL);
                 (id(entry.uid)?, id(entry.gid)?)
             }
+        };
+        let (uid, gid) = match self.shift {
+            Some(shift) => shift.outside(uid, gid).ok_or(Errno::INVAL)?,
+            None => (uid, gid),
         };
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         if name.is_empty() {
