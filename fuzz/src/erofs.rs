@@ -18,7 +18,7 @@ pub fn feed(bytes: &[u8]) {
     let directory = File::open(&tree).expect("the directory");
     let options = UnpackOptions::user_namespace(Ownership::Squash);
     let unpacked = unpack(&archive[..], directory.as_fd(), &options);
-    let Ok(written) = write(&archive[..], file, [7; 16], &Limits::default()) else {
+    let Ok(written) = write(&archive[..], file, || [7; 16], &Limits::default()) else {
         return;
     };
     if let Ok(unpacked) = unpacked {

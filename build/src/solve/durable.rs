@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use onggi_image::store::{BlobForm, Layer, LayerRecord};
+use onggi_image::store::{BlobForm, Format, Layer, LayerRecord};
 use onggi_oci::{Descriptor, DiffId, MediaType};
 
 use super::worker::Worker;
@@ -18,10 +18,10 @@ use crate::host::StackLayer;
 pub(super) const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
 impl Solver<'_> {
-    /// Makes a finished upper directory a layer; it is used before it is flushed.
+    /// Makes what a step left in its directory a layer; it is used before it is flushed.
     pub(super) fn adopt(
         &mut self,
-        upper: &std::path::Path,
+        dir: &std::path::Path,
         made: job::Layered,
         created: i64,
     ) -> Result<StackLayer> {
@@ -38,9 +38,19 @@ impl Solver<'_> {
             bytes: made.bytes,
             max_id: made.max_id,
             blobs: vec![form],
+            format: if made.file.is_some() { Format::Erofs } else { Format::Dir },
+            file: made.file,
             ..LayerRecord::directory(diff_id, self.store.options().overlay_xattr)
         };
-        let pending = self.lease.adopt_layer(upper, &record)?;
+        let name = if made.file.is_some() { job::FILE } else { job::UPPER };
+        let pending = self.lease.adopt_layer(&dir.join(name), &record)?;
+        self.pending_since.get_or_insert_with(Instant::now);
+        if made.file.is_some()
+            && let Some(layer) = self.store.pending_file(&pending, record.clone())
+        {
+            self.pending.push((pending, None));
+            return Ok(StackLayer { blob, layer, created: Some(created) });
+        }
         let tree = pending.layer_tree().unwrap_or_default();
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let fd = rustix::fs::open(&tree, flags, rustix::fs::Mode::empty())
@@ -49,7 +59,6 @@ impl Solver<'_> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()));
         self.held.push(fd);
         self.pending.push((pending, None));
-        self.pending_since.get_or_insert_with(Instant::now);
         Ok(StackLayer { blob, layer: Layer::at(path, record), created: Some(created) })
     }
 

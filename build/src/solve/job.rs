@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use onggi_image::layer::{OverlayXattr, PackOptions, Source as PackSource, pack};
+use onggi_image::layer::{OverlayXattr, PackOptions, Packed, Source as PackSource, pack};
 use onggi_image::snapshot::Snapshot;
-use onggi_image::store::Layer;
+use onggi_image::store::{Format, Layer, LayerFile, Store};
 use onggi_oci::{Algorithm, Digest, Hasher};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,14 @@ use crate::graph::{Exec, File, FileAction, Git, Http, Network, Op, Security, Ver
 use crate::host::{Host, RunStep};
 use crate::tree::{Tree, is_dir, list, open_below};
 
+/// The directory that a step changes.
+pub(super) const UPPER: &str = "upper";
+/// The same as one file.
+pub(super) const FILE: &str = "layer.erofs";
+/// A layer of fewer files is a directory: making these costs less than the mount of a file, for the next step
+/// and for every container.
+const WORTH_A_FILE: u64 = 64;
+
 /// What a worker made, as it tells it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Made {
@@ -35,6 +43,8 @@ pub(super) enum Made {
 /// What is known of a layer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Layered {
+    /// `None`: it is the directory `upper/`; else this is `layer.erofs`.
+    pub(super) file: Option<LayerFile>,
     pub(super) diff_id: Digest,
     /// Of the archive.
     pub(super) size: u64,
@@ -44,6 +54,19 @@ pub(super) struct Layered {
     pub(super) max_id: u32,
 }
 
+impl Layered {
+    fn new(diff_id: Digest, packed: &Packed, file: Option<LayerFile>) -> Self {
+        Self {
+            file,
+            diff_id,
+            size: packed.bytes,
+            entries: packed.entries,
+            bytes: packed.file_bytes,
+            max_id: packed.max_id,
+        }
+    }
+}
+
 /// A step with all that it needs.
 pub(super) struct Job<'a> {
     id: VertexId,
@@ -51,6 +74,7 @@ pub(super) struct Job<'a> {
     pub(super) dir: PathBuf,
     layers: Vec<Layer>,
     sources: BTreeMap<VertexId, MountSource>,
+    store: &'a Store,
     xattr: OverlayXattr,
     epoch: Option<i64>,
     cache_mounts: PathBuf,
@@ -89,6 +113,7 @@ impl<'a> Solver<'a> {
             dir: self.lease.directory("step")?,
             layers,
             sources,
+            store: self.store,
             xattr: self.store.options().overlay_xattr,
             epoch: self.options.epoch,
             cache_mounts: self.cache.dir().join("mounts"),
@@ -103,7 +128,7 @@ impl Job<'_> {
     /// Does it; called in a process of its own.
     pub(super) fn perform(self, host: &dyn Host, log: BorrowedFd<'_>) -> Result<Made> {
         match &self.vertex.op {
-            Op::File(file) => self.file(file)?,
+            Op::File(file) => return self.file_layer(file).map(Made::Layer),
             Op::Exec(exec) => self.exec(exec, host, log)?,
             Op::Http(http) => return self.http(http, host).map(Made::Directory),
             Op::Git(git) => return self.git(git, host).map(Made::Directory),
@@ -112,31 +137,63 @@ impl Job<'_> {
         self.layer().map(Made::Layer)
     }
 
-    fn upper(&self) -> PathBuf {
-        self.dir.join("upper")
-    }
-
-    /// The tree that is changed: the base with an upper directory, or that alone.
-    fn writable(&self) -> Result<OwnedFd> {
+    /// The tree that is changed: the base with an upper directory in `dir`, or that alone.
+    fn writable(&self, dir: &Path) -> Result<OwnedFd> {
         if self.layers.is_empty() {
-            let upper = self.upper();
+            let upper = dir.join(UPPER);
             fs::DirBuilder::new()
                 .mode(0o755)
                 .create(&upper)
                 .map_err(Error::io("make the directory", &upper))?;
             return Ok(fs::File::open(&upper).map_err(Error::io("open the directory", upper))?.into());
         }
-        let snapshot = Snapshot::new(&self.layers, self.xattr).writable(&self.dir).volatile();
+        let snapshot = Snapshot::new(&self.layers, self.xattr).writable(dir).volatile();
         snapshot.prepare()?;
         Ok(snapshot.mount(None)?)
     }
 
-    fn file(&self, file: &File) -> Result<()> {
+    /// What files are copied to is made in memory if it fits, and then written as one file: on a disk, making
+    /// thousands of files is most of what a copy costs. Whatever goes wrong with that (it doesn't fit; the
+    /// kernel can't have such an overlay), the disk is as good, and tells what is wrong with the step.
+    fn file_layer(&self, file: &File) -> Result<Layered> {
+        if let Some(made) = self.file_layer_in_memory(file) {
+            return Ok(made);
+        }
+        self.file(file, &self.dir)?;
+        self.layer()
+    }
+
+    fn file_layer_in_memory(&self, file: &File) -> Option<Layered> {
+        if self.store.new_layers().ok()?.format != Format::Erofs {
+            return None;
+        }
+        let memory = super::memory::directory()?;
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+        self.file(file, &dir).ok()?;
+        let upper = dir.join(UPPER);
+        let upper: OwnedFd = fs::File::open(&upper).ok()?.into();
+        if let Some(epoch) = self.epoch {
+            clamp(upper.as_fd(), epoch, &dir).ok()?;
+        }
+        let few = rustix::fs::fstatfs(&memory).ok()?;
+        let format = if few.f_files - few.f_ffree < WORTH_A_FILE { Format::Dir } else { Format::Erofs };
+        let name = if format == Format::Dir { UPPER } else { FILE };
+        match self.store.remake(upper.as_fd(), &self.dir.join(name), format) {
+            Ok(made) => Some(Layered::new(made.diff_id.0, &made.packed, made.file)),
+            Err(_) => {
+                let _ = fs::remove_dir_all(self.dir.join(UPPER));
+                None
+            }
+        }
+    }
+
+    /// Does the step's actions to its base with an upper directory in `dir`.
+    fn file(&self, file: &File, dir: &Path) -> Result<()> {
         let mut opened = BTreeMap::new();
         for (id, source) in &self.sources {
             opened.insert(*id, source.open(self.xattr)?);
         }
-        let tree = Tree::new(self.writable()?);
+        let tree = Tree::new(self.writable(dir)?);
         for action in &file.actions {
             let from = match action {
                 FileAction::Copy(copy) => copy.from,
@@ -245,7 +302,7 @@ impl Job<'_> {
 
     /// Hashes the upper directory as the archive that it is.
     fn layer(&self) -> Result<Layered> {
-        let upper = self.upper();
+        let upper = self.dir.join(UPPER);
         let fd: OwnedFd = fs::File::open(&upper).map_err(Error::io("open the directory", &upper))?.into();
         if let Some(epoch) = self.epoch {
             clamp(fd.as_fd(), epoch, &upper)?;
@@ -253,13 +310,7 @@ impl Job<'_> {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let options = PackOptions::new(PackSource::OverlayUpper(self.xattr));
         let packed = pack(fd.as_fd(), &mut hasher, &options)?;
-        Ok(Layered {
-            diff_id: hasher.finish(),
-            size: packed.bytes,
-            entries: packed.entries,
-            bytes: packed.file_bytes,
-            max_id: packed.max_id,
-        })
+        Ok(Layered::new(hasher.finish(), &packed, None))
     }
 }
 

@@ -18,6 +18,7 @@ mod explain;
 mod facts;
 mod job;
 mod known;
+mod memory;
 mod mounts;
 mod options;
 mod running;

@@ -149,7 +149,7 @@ impl Solver<'_> {
             job::Made::Layer(made) => made,
         };
         let created = self.options.epoch.unwrap_or_else(now);
-        let one = self.adopt(&dir.join("upper"), made, created)?;
+        let one = self.adopt(&dir, made, created)?;
         if let Some(known) = known {
             // As this layer is listed now: then a later build gives the same manifest.
             let form = form_of(&one.blob);

@@ -35,9 +35,14 @@ pub struct Written {
 
 /// Writes an archive's tree into `file`, which is empty. For root: owners are kept, devices made.
 ///
-/// The stream is read to its end, so that its hash covers all of it. Nothing is flushed. After an
-/// error the file holds a part; the caller removes it.
-pub fn write(archive: impl Read, file: fs::File, identity: Identity, limits: &Limits) -> Result<Written> {
+/// The stream is read to its end, so that its hash covers all of it; then `identity` is asked for.
+/// Nothing is flushed. After an error the file holds a part; the caller removes it.
+pub fn write(
+    archive: impl Read,
+    file: fs::File,
+    identity: impl FnOnce() -> Identity,
+    limits: &Limits,
+) -> Result<Written> {
     let mut writer = Writer::new(file);
     let mut entries = Entries::new(archive);
     while let Some(mut entry) = entries.next_entry()? {
@@ -51,7 +56,7 @@ pub fn write(archive: impl Read, file: fs::File, identity: Identity, limits: &Li
         }
     }
     writer.report.trailing = entries.drain()?;
-    writer.finish(identity)
+    writer.finish(identity())
 }
 
 pub(super) struct Writer {

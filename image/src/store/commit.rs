@@ -122,6 +122,11 @@ impl StagedLayer {
 impl Drop for StagedLayer {
     fn drop(&mut self) {
         if self.dir.exists() {
+            let store = self.lease.store();
+            if !store.layer_dir(&self.diff_id).exists() {
+                // Who used its file before it was in its place had it mounted.
+                store.unmount(&self.diff_id);
+            }
             let _ = self.lease.store().discard(&self.dir);
         }
     }

@@ -13,10 +13,8 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::pipe;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::thread;
 
 use onggi_oci::{DiffId, Digest};
 
@@ -24,9 +22,10 @@ use super::commit::StagedLayer;
 use super::ingest::Target;
 use super::layer::{FILE, Format, Layer, LayerFile, LayerRecord, TREE, read_record};
 use super::reach::Marked;
+use super::remake::repack;
 use super::{Lease, Store, durable};
 use crate::error::{Error, Result};
-use crate::layer::{PackOptions, Source, pack};
+use crate::layer::{PackOptions, Source};
 
 /// What was converted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,17 +82,8 @@ impl Store {
         let tree = layer.open_directory()?;
         let source = Source::OverlayUpper(self.options().overlay_xattr);
         let options = PackOptions { nanoseconds: true, root_entry: true, ..PackOptions::new(source) };
-        let (reader, writer) =
-            pipe().map_err(|source| Error::Stream { op: "make a pipe for a layer", source })?;
         let target = Target::new(lease, &layer.record.diff_id, format)?;
-        let (packed, made) = thread::scope(|scope| {
-            let packer = scope.spawn(|| pack(tree.as_fd(), writer, &options));
-            let made = target.fill(reader);
-            let lost = |_| Error::corrupt("the layer", "packing it panicked, which is a bug of onggi");
-            (packer.join().map_err(lost).flatten(), made)
-        });
-        let (staged, _, file) = made?;
-        packed?;
+        let (_, (staged, _, file)) = repack(tree.as_fd(), &options, |archive| target.fill(archive))?;
         Ok((staged, file))
     }
 
@@ -109,7 +99,7 @@ impl Store {
         self.flush_staged()?;
         let dir = self.layer_dir(diff_id);
         let _lock = self.lock_record(diff_id)?;
-        let name = name_of(format);
+        let name = format.name();
         if fs::symlink_metadata(dir.join(name)).is_ok() {
             // Left by a conversion the other way. A directory in use is what it was; a file is made anew.
             if format == Format::Erofs {
@@ -172,12 +162,5 @@ impl Store {
             self.mark_digest(&mut used, digest)?;
         }
         Ok(used)
-    }
-}
-
-fn name_of(format: Format) -> &'static str {
-    match format {
-        Format::Dir => TREE,
-        Format::Erofs => FILE,
     }
 }

@@ -277,7 +277,8 @@ impl Target {
         match format {
             Format::Dir => Ok((staged, unpack(archive, into.as_fd(), &options)?, None)),
             Format::Erofs => {
-                let written = erofs::write(archive, into, identity(&staged.diff_id), &options.limits)?;
+                let identity = || identity(&staged.diff_id);
+                let written = erofs::write(archive, into, identity, &options.limits)?;
                 let file = LayerFile { digest: written.digest, size: written.size };
                 Ok((staged, written.unpacked, Some(file)))
             }
@@ -286,7 +287,7 @@ impl Target {
 }
 
 /// What tells the filesystem of one layer from that of another: the beginning of its diff ID.
-fn identity(diff_id: &DiffId) -> erofs::Identity {
+pub(super) fn identity(diff_id: &DiffId) -> erofs::Identity {
     let mut identity = [0; 16];
     for (byte, pair) in identity.iter_mut().zip(diff_id.0.hex().as_bytes().chunks(2)) {
         let text = std::str::from_utf8(pair).unwrap_or_default();

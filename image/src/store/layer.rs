@@ -45,6 +45,16 @@ pub enum Format {
     Erofs,
 }
 
+impl Format {
+    /// What the layer is called in its directory.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Dir => TREE,
+            Self::Erofs => FILE,
+        }
+    }
+}
+
 impl std::fmt::Display for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -164,12 +174,14 @@ pub struct Layer {
     pub record: LayerRecord,
     /// `None`: a directory that is not in its place.
     store: Option<Store>,
+    /// Where its file is as long as it isn't in its place.
+    staged: Option<PathBuf>,
 }
 
 impl Layer {
     /// A layer that is a directory and not in its place in a store: one that was just made.
     pub fn at(path: PathBuf, record: LayerRecord) -> Self {
-        Self { path, record, store: None }
+        Self { path, record, store: None, staged: None }
     }
 
     /// This layer as it is now, if its form is another than when it was looked up.
@@ -188,10 +200,11 @@ impl Layer {
         };
         if let (Format::Erofs, Some(store)) = (self.record.format, &self.store) {
             let file = store.layer_dir(&self.record.diff_id).join(FILE);
-            return match store.open_mounted(&self.path, &file) {
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => missing(&file),
-                opened => opened,
-            };
+            let mut opened = store.open_mounted(&self.path, &file);
+            if let (Some(staged), true) = (&self.staged, is_missing(&opened)) {
+                opened = store.open_mounted(&self.path, staged);
+            }
+            return if is_missing(&opened) { missing(&file) } else { opened };
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, &self.path, flags, Mode::empty()) {
@@ -199,6 +212,10 @@ impl Layer {
             opened => opened.map_err(|e| Error::io("open the layer", &self.path, e)),
         }
     }
+}
+
+fn is_missing<T>(opened: &Result<T>) -> bool {
+    matches!(opened, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
 }
 
 impl Layer {
@@ -234,7 +251,15 @@ impl Store {
             Format::Dir => self.layer_dir(&record.diff_id).join(TREE),
             Format::Erofs => self.mount_place(&record.diff_id),
         };
-        Layer { path, record, store: Some(self.clone()) }
+        Layer { path, record, store: Some(self.clone()), staged: None }
+    }
+
+    /// A layer whose file is pending, to be used before it is in its place. The caller keeps `pending`, or
+    /// publishes it.
+    pub fn pending_file(&self, pending: &Pending, record: LayerRecord) -> Option<Layer> {
+        let staged = pending.layer_dir()?.join(FILE);
+        let path = self.mount_place(&record.diff_id);
+        Some(Layer { path, record, store: Some(self.clone()), staged: Some(staged) })
     }
 
     /// A layer made with one id or without devices, or for the other kind of overlay mount, does not
@@ -314,12 +339,13 @@ pub(super) fn write_record(dir: &Path, record: &LayerRecord) -> Result<()> {
 
 impl Lease {
     /// Makes a finished tree (of a build step, say) a layer, by rename: `tree` is a directory in
-    /// overlay form on the store's filesystem, and belongs to the store from here on.
+    /// overlay form on the store's filesystem, or the file that the record names, and belongs to the store
+    /// from here on.
     pub fn adopt_layer(&self, tree: &Path, record: &LayerRecord) -> Result<Pending> {
         let dir = self.scratch("layer")?;
         durable::make_dir(&dir)?;
         let staged = StagedLayer::new(self.clone(), dir.clone(), record.diff_id.clone());
-        durable::rename(tree, &dir.join(TREE))?;
+        durable::rename(tree, &dir.join(record.format.name()))?;
         write_record(&dir, record)?;
         Ok(Pending::layer(Some(staged), None, None))
     }

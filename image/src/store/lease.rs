@@ -96,6 +96,9 @@ impl Store {
                     dead.extend(self.bury(&path)?);
                 }
             }
+            if !dead.is_empty() {
+                self.unmount_lost()?;
+            }
         }
         dead.iter().try_for_each(|path| durable::remove_tree(path))
     }

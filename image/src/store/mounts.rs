@@ -13,7 +13,8 @@
 //!
 //! Where the runtime directory is one of the system's (below `/run`, or on a tmpfs apart from the store), a
 //! mount stays for the next container. It goes with its layer, with a prune, and with the others when
-//! there are too many. Elsewhere, in a runtime directory that somebody chose on a disk and may remove
+//! there are too many. (A build uses the files that it makes before they are in their place; one that dies
+//! leaves their mounts to the next sweep.) Elsewhere, in a runtime directory that somebody chose on a disk and may remove
 //! by hand, the last process that used mounts takes all of them away when it ends; one that was killed
 //! leaves that to the next. A reboot takes everything away.
 
@@ -30,6 +31,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use super::layer::diff_id_of;
 use super::lock::NamedLock;
 use super::{Inner, Store, durable};
 use crate::error::{Error, Result};
@@ -120,6 +122,22 @@ impl Store {
         if rustix::mount::unmount(&place, UnmountFlags::DETACH).is_ok() {
             let _ = fs::remove_dir(&place);
         }
+    }
+
+    /// Takes the mounts away of layers that never came into their place: their makers died. The caller holds
+    /// the sweep lock.
+    pub(super) fn unmount_lost(&self) -> Result<()> {
+        let Ok(mounts) = fs::read_dir(self.mounts_dir()) else { return Ok(()) };
+        let leased = self.leased()?;
+        for name in mounts.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let is_leased = leased.iter().any(|digest| digest.hex() == name);
+            if let (Some(diff_id), false) = (diff_id_of(&name), is_leased)
+                && !self.layer_dir(&diff_id).exists()
+            {
+                self.unmount(&diff_id);
+            }
+        }
+        Ok(())
     }
 
     /// Takes all mounts away unless somebody makes an overlay of some just now, or a process uses them where

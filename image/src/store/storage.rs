@@ -152,7 +152,7 @@ impl Store {
     fn probe(&self) -> Result<Result<FileMount, String>> {
         let lease = self.lease("try the formats of layers")?;
         let path = lease.scratch("probe")?;
-        erofs::write(io::empty(), durable::create_new(&path)?, *b"onggi's own test", &Limits::default())?;
+        erofs::write(io::empty(), durable::create_new(&path)?, || *b"onggi's own test", &Limits::default())?;
         let mut because = String::new();
         for way in [FileMount::File, FileMount::Loop] {
             match mount_file(&path, way).and_then(|mount| overlay_on(&mount)) {

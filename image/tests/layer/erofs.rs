@@ -20,7 +20,7 @@ use crate::tree::{Seen, exact, look, pack_at, temporary, unpack_at};
 /// Writes the archive's file.
 pub(crate) fn written(path: &Path, archive: &[u8]) -> onggi_image::Result<Written> {
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
-    write(decoder(archive, None)?, file, [7; 16], &Limits::default())
+    write(decoder(archive, None)?, file, || [7; 16], &Limits::default())
 }
 
 /// A mount of the file, and its root.
