@@ -422,3 +422,59 @@ fn a_context_that_is_known_is_not_read() {
     assert_ne!(second, first);
     assert!(count > FILES, "{count}");
 }
+
+/// Entries and format of every layer of the store.
+fn layers(onggi: &Onggi) -> Vec<(u64, String)> {
+    let records = fs::read_dir(onggi.root().join("layers")).expect("layers");
+    let mut layers: Vec<_> = records
+        .map(|layer| {
+            let text = fs::read(layer.expect("a layer").path().join("layer.json")).expect("a record");
+            let record: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+            (record["entries"].as_u64().expect("a number"), record["format"].as_str().expect("text").into())
+        })
+        .collect();
+    layers.sort();
+    layers
+}
+
+#[test]
+fn many_files_become_one_and_few_or_large_ones_do_not() {
+    let Some(shop) = Workshop::new() else { return };
+    for number in 0..100 {
+        shop.write(&format!("many/{}/{number}", number % 7), &format!("{number}\n"));
+        shop.write(&format!("large/{number}"), "");
+    }
+    shop.write("few/one", "1\n");
+    // More than a step may keep in memory.
+    let large = fs::File::create(shop.context.join("large/file")).expect("a file");
+    large.set_len(300 << 20).expect("a length");
+    shop.write(
+        "Dockerfile",
+        "FROM busybox\nCOPY many /many\nCOPY few /few\nCOPY large /large\n\
+         RUN rm -r /many/3 && test -s /large/file\nCOPY --chown=7:8 many/3 /many/5\n",
+    );
+    let id = shop.id(&["--timestamp", "1"]);
+    let as_files = layers(&shop.onggi);
+    shop.onggi.assert_store_is_clean();
+    let said = shop.onggi.ok([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        &id,
+        "sh",
+        "-c",
+        "cd /many; ls; stat -c %u 5/3; wc -c < /large/file",
+    ]);
+    assert_eq!(said, "0\n1\n2\n4\n5\n6\n7\n314572800");
+    // The same image where all layers are directories.
+    let Some(other) = Workshop::new() else { return };
+    let context = shop.context.to_str().expect("a path of ours");
+    let words = ["--storage", "dir", "build", "-q", "--timestamp", "1", context];
+    assert_eq!(other.onggi.ok(words), id);
+    let base = as_files.iter().max().map(|(_, format)| format.clone()).expect("a base");
+    let count = |format: &str| as_files.iter().filter(|(_, one)| one == format).count();
+    if base == "erofs" {
+        assert_eq!((count("erofs"), count("dir")), (2, 4), "{as_files:?}");
+    }
+}

@@ -47,7 +47,8 @@ impl Store {
                 let made = DirBuilder::new().mode(0o755).create(at);
                 made.map_err(|e| Error::io("make the directory", at, e))?;
                 let into = fs::File::open(at).map_err(|e| Error::io("open the directory", at, e))?;
-                let make = |archive| unpack(Hashed { archive, hasher: &hasher }, into.as_fd(), self.options());
+                let make =
+                    |archive| unpack(Hashed { archive, hasher: &hasher }, into.as_fd(), self.options());
                 (repack(upper, &options, make)?.0, None)
             }
             Format::Erofs => {

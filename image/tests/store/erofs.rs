@@ -1,16 +1,19 @@
 //! Layers that are files: made, mounted once, shared, checked, removed, converted, and mixed with directories.
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use onggi_image::Store;
 use onggi_image::layer::OverlayXattr;
 use onggi_image::layer::UnpackOptions;
 use onggi_image::snapshot::Snapshot;
-use onggi_image::store::{CheckOptions, Depth, Format, PruneOptions, RemoveOptions, Storage};
+use onggi_image::store::{
+    CheckOptions, Depth, Format, Layer, LayerRecord, Lease, Pending, PruneOptions, RemoveOptions, Storage,
+};
+use rustix::fs::{Access, AtFlags};
 
-use crate::fixture::{Made, made, name, needs, needs_root, pull, tar};
+use crate::fixture::{Made, child, child_argument, made, name, needs, needs_root, pull, tar};
 
 /// A store whose layers are files, on a filesystem that can carry them.
 struct Home {
@@ -347,4 +350,47 @@ fn mounted_by_loop_devices() {
     assert!(store.new_layers().unwrap().because.contains("loop"));
     assert_eq!(read(&store, &made, "etc/hostname").unwrap(), b"jar\n");
     assert!(home.mounts().iter().all(|line| line.contains("/dev/loop")), "{:?}", home.mounts());
+}
+
+/// A build uses what it made before it is in its place. Killed then, it leaves a mount to the next sweep.
+#[test]
+fn a_file_that_is_pending_is_used_and_leaves_nothing() {
+    if let Some(dir) = child_argument() {
+        let store = open(&dir, Storage::Erofs);
+        let lease = store.lease("test").unwrap();
+        let (layer, _pending) = pending(&lease, &dir.join("killed"), "a");
+        layer.open().unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    }
+    let Some(home) = home() else { return };
+    let lease = home.store.lease("test").unwrap();
+    let (layer, pending_layer) = pending(&lease, &home.dir.path().join("given up"), "b");
+    let tree = layer.open_directory().unwrap();
+    assert_eq!(rustix::fs::accessat(&tree, "b", Access::EXISTS, AtFlags::empty()), Ok(()));
+    assert_eq!(home.mounts().len(), 1);
+    drop((tree, pending_layer));
+    assert_eq!(home.mounts().len(), 0);
+    // Published, it is what it was.
+    let (layer, pending_layer) = pending(&lease, &home.dir.path().join("kept"), "c");
+    layer.open().unwrap();
+    home.store.publish(vec![pending_layer]).unwrap();
+    layer.open().unwrap();
+    let mut status = child("erofs::a_file_that_is_pending_is_used_and_leaves_nothing", home.dir.path());
+    assert_eq!(status.wait().unwrap().code(), None);
+    assert_eq!(home.mounts().len(), 2, "the killed one's too");
+    home.store.lease("another").unwrap();
+    assert_eq!(home.mounts().len(), 1);
+}
+
+/// A layer with one file of this name, not in its place.
+fn pending(lease: &Lease, at: &Path, name: &str) -> (Layer, Pending) {
+    let upper = tempfile::tempdir().unwrap();
+    fs::write(upper.path().join(name), name).unwrap();
+    let tree = fs::File::open(upper.path()).unwrap();
+    let made = lease.store().remake(tree.as_fd(), at, Format::Erofs).unwrap();
+    let directory = LayerRecord::directory(made.diff_id.clone(), OverlayXattr::Trusted);
+    let record = LayerRecord { format: Format::Erofs, file: made.file, ..directory };
+    lease.protect([&made.diff_id.0]).unwrap();
+    let pending = lease.adopt_layer(at, &record).unwrap();
+    (lease.store().pending_file(&pending, record).unwrap(), pending)
 }
