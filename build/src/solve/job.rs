@@ -178,13 +178,11 @@ impl Job<'_> {
         let few = rustix::fs::fstatfs(&memory).ok()?;
         let format = if few.f_files - few.f_ffree < WORTH_A_FILE { Format::Dir } else { Format::Erofs };
         let name = if format == Format::Dir { UPPER } else { FILE };
-        match self.store.remake(upper.as_fd(), &self.dir.join(name), format) {
-            Ok(made) => Some(Layered::new(made.diff_id.0, &made.packed, made.file)),
-            Err(_) => {
-                let _ = fs::remove_dir_all(self.dir.join(UPPER));
-                None
-            }
-        }
+        let Ok(made) = self.store.remake(upper.as_fd(), &self.dir.join(name), format) else {
+            let _ = fs::remove_dir_all(self.dir.join(UPPER));
+            return None;
+        };
+        Some(Layered::new(made.diff_id.0, &made.packed, made.file))
     }
 
     /// Does the step's actions to its base with an upper directory in `dir`.
