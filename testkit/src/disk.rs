@@ -22,6 +22,7 @@ use fuser::{
     LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyOpen, ReplyWrite, Request,
     WriteFlags,
 };
+use tempfile::TempDir;
 
 /// What a disk writes as a whole.
 const PIECE: usize = 4096;
@@ -57,6 +58,8 @@ pub struct RecordedDisk {
     state: Arc<Mutex<State>>,
     path: PathBuf,
     session: Option<BackgroundSession>,
+    /// Where the file is; goes last.
+    _home: TempDir,
 }
 
 impl std::fmt::Debug for RecordedDisk {
@@ -66,15 +69,17 @@ impl std::fmt::Debug for RecordedDisk {
 }
 
 impl RecordedDisk {
-    /// An empty disk of so many bytes, as the file `path`.
-    pub fn new(path: &Path, size: u64) -> io::Result<Self> {
-        File::create(path)?;
+    /// An empty disk of so many bytes.
+    pub fn new(size: u64) -> io::Result<Self> {
+        let home = tempfile::tempdir()?;
+        let path = home.path().join("disk");
+        File::create(&path)?;
         let state = Arc::new(Mutex::new(State::default()));
         let served = Served { state: Arc::clone(&state), size };
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("recorded-disk".to_owned())];
-        let session = fuser::spawn_mount(served, path, &config)?;
-        Ok(Self { state, path: path.to_owned(), session: Some(session) })
+        let session = fuser::spawn_mount(served, &path, &config)?;
+        Ok(Self { state, path, session: Some(session), _home: home })
     }
 
     /// The file.

@@ -1,7 +1,6 @@
 //! A device that answers with errors: the command says so, nothing is half visible, and nothing that can't be read for a
 //! while is taken for garbage.
 
-use std::fs;
 use std::process::Command;
 
 use onggi_testkit::needs;
@@ -70,6 +69,7 @@ fn writes_that_fail_are_an_error_and_nothing_else() {
     eprintln!("{failed} commands failed, {} requests", disk.errors());
     assert!(failed >= 6, "only {failed} commands failed");
     boot(onggi);
+    mounted.end();
 }
 
 #[test]
@@ -117,5 +117,4 @@ fn what_cannot_be_read_for_a_while_is_not_garbage() {
         mounted.end();
     }
     assert!(failed >= 6, "only {failed} commands failed");
-    assert!(fs::metadata(disk.path()).is_ok());
 }

@@ -52,8 +52,7 @@ pub(crate) fn recorded(onggi: &Onggi) -> Option<(Mounted, RecordedDisk)> {
     if needs::root().is_missing() || needs::programs(&[&program, "mount"]).is_missing() {
         return None;
     }
-    let disk = match RecordedDisk::new(&onggi.folder().join("disk"), SIZE * if kind == "xfs" { 4 } else { 1 })
-    {
+    let disk = match RecordedDisk::new(SIZE * if kind == "ext4" { 1 } else { 4 }) {
         Ok(disk) => disk,
         Err(error) => {
             let _ = needs::missing(&format!("a file system of its own (FUSE): {error}"));
