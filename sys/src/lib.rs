@@ -40,3 +40,4 @@ pub mod path;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod verity;

@@ -235,15 +235,7 @@ impl Snapshot {
             match result {
                 Ok(mount) => return Ok(mount),
                 Err(e) => {
-                    let unknown = matches!(
-                        rustix::io::Errno::from_io_error(&e.source),
-                        // OPNOTSUPP: a kernel before 6.5, where overlayfs takes no descriptor at all.
-                        Some(
-                            rustix::io::Errno::INVAL
-                                | rustix::io::Errno::NOSYS
-                                | rustix::io::Errno::OPNOTSUPP
-                        )
-                    );
+                    let unknown = is_unknown_way(&e);
                     let first = first.get_or_insert(e);
                     if !unknown {
                         let e = std::mem::replace(first, blank());
@@ -336,6 +328,13 @@ fn owner_of(directory: &OwnedFd) -> Result<(u32, u32)> {
     let stat = rustix::fs::fstat(directory);
     let stat = stat.map_err(|e| Error::Stream { op: "look at the writable directory", source: e.into() })?;
     Ok((stat.st_uid, stat.st_gid))
+}
+
+/// Whether the kernel doesn't know this way to mount an overlay, and may know another one.
+pub(crate) fn is_unknown_way(error: &OverlayError) -> bool {
+    use rustix::io::Errno;
+    // OPNOTSUPP: before Linux 6.5 overlayfs takes no descriptor at all.
+    matches!(Errno::from_io_error(&error.source), Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP))
 }
 
 fn blank() -> OverlayError {

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -306,6 +307,9 @@ impl Store {
         let size = file.metadata().map_err(io)?.len();
         if size != expected.size {
             return Ok(Some(format!("its file has {size} bytes, its record says {}", expected.size)));
+        }
+        if let Some(problem) = expected.broken_seal(file.as_fd()).map_err(io)? {
+            return Ok(Some(problem));
         }
         if options.depth < Depth::Full {
             return Ok(None);

@@ -279,7 +279,7 @@ impl Target {
             Format::Erofs => {
                 let identity = || identity(&staged.diff_id);
                 let written = erofs::write(archive, into, identity, &options.limits)?;
-                let file = LayerFile { digest: written.digest, size: written.size };
+                let file = LayerFile::sealed(&staged.dir().join(FILE), written.digest, written.size)?;
                 Ok((staged, written.unpacked, Some(file)))
             }
         }

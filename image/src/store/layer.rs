@@ -8,10 +8,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use onggi_oci::{DiffId, Digest, MediaType};
+use onggi_oci::{Algorithm, DiffId, Digest, MediaType};
+use onggi_sys::verity;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -65,12 +66,43 @@ impl std::fmt::Display for Format {
 }
 
 /// What is known about the file of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerFile {
     /// Its checksum.
     pub digest: FileDigest,
     /// Its bytes.
     pub size: u64,
+    /// Its digest by fs-verity, where the filesystem has that: the kernel compares each piece when it reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<Digest>,
+}
+
+impl LayerFile {
+    /// What is known of a file that is written whole. It is sealed, if the filesystem can.
+    pub(super) fn sealed(path: &Path, digest: FileDigest, size: u64) -> Result<Self> {
+        let failed = |e| Error::io("seal the layer's file", path, e);
+        let file = fs::File::open(path).map_err(failed)?;
+        let sealed = verity::enable(file.as_fd()).map_err(failed)?;
+        let verity = if sealed { verity::measure(file.as_fd()).map_err(failed)? } else { None };
+        Ok(Self { digest, size, verity: verity.and_then(seal) })
+    }
+
+    /// What is wrong with the seal of this file, if anything is.
+    pub(super) fn broken_seal(&self, file: BorrowedFd<'_>) -> io::Result<Option<String>> {
+        let Some(expected) = &self.verity else { return Ok(None) };
+        let found = verity::measure(file)?.and_then(seal);
+        Ok(match found {
+            Some(found) if found == *expected => None,
+            Some(found) => Some(format!("fs-verity says {found} of its file, its record says {expected}")),
+            None => Some(format!("its file has no fs-verity digest, its record says {expected}")),
+        })
+    }
+}
+
+/// The digest with these bytes.
+fn seal(bytes: [u8; 32]) -> Option<Digest> {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Digest::from_hex(Algorithm::Sha256, &hex).ok()
 }
 
 /// One transferable form of a layer.
@@ -200,9 +232,10 @@ impl Layer {
         };
         if let (Format::Erofs, Some(store)) = (self.record.format, &self.store) {
             let file = store.layer_dir(&self.record.diff_id).join(FILE);
-            let mut opened = store.open_mounted(&self.path, &file);
+            let known = self.record.file.as_ref();
+            let mut opened = store.open_mounted(&self.path, &file, known);
             if let (Some(staged), true) = (&self.staged, is_missing(&opened)) {
-                opened = store.open_mounted(&self.path, staged);
+                opened = store.open_mounted(&self.path, staged, known);
             }
             return if is_missing(&opened) { missing(&file) } else { opened };
         }
@@ -383,7 +416,7 @@ impl Store {
             let tree = layer.open_directory()?;
             let mut writer = lease.blob(one.blob)?;
             let options = PackOptions::new(Source::OverlayUpper(self.options().overlay_xattr));
-            pack(std::os::fd::AsFd::as_fd(&tree), &mut writer, &options)?;
+            pack(tree.as_fd(), &mut writer, &options)?;
             pending.push(writer.finish(None)?);
         }
         self.publish(pending)

@@ -31,7 +31,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use super::layer::diff_id_of;
+use super::layer::{LayerFile, diff_id_of};
 use super::lock::NamedLock;
 use super::{Inner, Store, durable};
 use crate::error::{Error, Result};
@@ -84,7 +84,12 @@ impl Store {
     }
 
     /// Opens the tree of a layer that is a file, and mounts it if it isn't mounted.
-    pub(super) fn open_mounted(&self, place: &Path, file: &Path) -> Result<OwnedFd> {
+    pub(super) fn open_mounted(
+        &self,
+        place: &Path,
+        file: &Path,
+        known: Option<&LayerFile>,
+    ) -> Result<OwnedFd> {
         self.inner.use_mounts()?;
         if let Some(tree) = open_layer(place)? {
             return Ok(tree);
@@ -95,6 +100,7 @@ impl Store {
             if let Some(tree) = open_layer(place)? {
                 return Ok(tree);
             }
+            check_seal(file, known)?;
             let mount = self.mount_layer_file(file)?;
             let table = self.mounts_dir();
             make_table(&table)?;
@@ -218,6 +224,18 @@ impl Drop for Inner {
         if let Some(file) = self.uses_mounts.get() {
             self.take_mounts_away(file);
         }
+    }
+}
+
+/// A file that was sealed when it was written is mounted only if it is still that file. What is in it the kernel compares
+/// as it reads it.
+fn check_seal(path: &Path, known: Option<&LayerFile>) -> Result<()> {
+    let Some(known) = known.filter(|known| known.verity.is_some()) else { return Ok(()) };
+    let failed = |e| Error::io("look at the seal of the layer's file", path, e);
+    let file = fs::File::open(path).map_err(failed)?;
+    match known.broken_seal(file.as_fd()).map_err(failed)? {
+        None => Ok(()),
+        Some(problem) => Err(Error::corrupt(format_args!("the layer's file {}", path.display()), problem)),
     }
 }
 

@@ -23,6 +23,7 @@ use super::{Store, durable};
 use crate::erofs;
 use crate::error::{Error, Result};
 use crate::layer::{Limits, OverlayXattr};
+use crate::snapshot::is_unknown_way;
 
 /// What the probe found, below the runroot.
 const RECORD: &str = "storage.json";
@@ -195,7 +196,7 @@ fn overlay_on(mount: &OwnedFd) -> io::Result<()> {
     let lowers = [mount.as_fd(), empty.as_fd()];
     let overlay = Overlay { lowers: &lowers, upper: None, parameters: &[], owner: None };
     let mounted = match overlay.mount(Attributes::READ_ONLY) {
-        Err(e) if e.source.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+        Err(e) if is_unknown_way(&e) => {
             Overlay::mount_in_namespace(&lowers, None, &[], None, Attributes::READ_ONLY)
         }
         other => other,

@@ -246,6 +246,33 @@ fn a_changed_file_is_found_and_made_again() {
     assert_eq!(home.store.check(CheckOptions::default()).unwrap().faults.len(), 1);
 }
 
+/// The seal itself needs a kernel with fs-verity and a filesystem that has it on: `make test-vm` has both.
+#[test]
+fn a_file_that_lost_its_seal_is_not_mounted() {
+    let Some(home) = home() else { return };
+    let made = image();
+    pull(&home.store, &made, "app:1").unwrap();
+    let record = fs::read_dir(home.layers()).unwrap().next().unwrap().unwrap().path().join("layer.json");
+    let text = fs::read_to_string(&record).unwrap();
+    assert!(
+        !text.contains("verity"),
+        "{text}: this filesystem has fs-verity, and the rest of this test assumes that not"
+    );
+    let seal = format!(r#","verity":"sha256:{}"}}"#, "ab".repeat(32));
+    let sealed = text.replacen(r#""file":{"#, "\u{1}", 1);
+    let (head, tail) = sealed.split_once('\u{1}').unwrap();
+    let (file, rest) = tail.split_once('}').unwrap();
+    fs::write(&record, format!(r#"{head}"file":{{{file}{seal}{rest}"#)).unwrap();
+    let quick = home.store.check(CheckOptions { depth: Depth::Quick, repair: false }).unwrap();
+    assert_eq!(quick.faults.len(), 1, "{:?}", quick.faults);
+    assert!(quick.faults[0].detail.contains("fs-verity"), "{:?}", quick.faults);
+    let layers = home.store.ready_layers(&home.store.image(&made.manifest.0, None).unwrap()).unwrap();
+    let error = Snapshot::new(&layers, OverlayXattr::Trusted).mount(None).unwrap_err();
+    assert!(error.to_string().contains("fs-verity"), "{error}");
+    assert!(home.store.check(CheckOptions { depth: Depth::Full, repair: true }).unwrap().is_clean());
+    assert_eq!(read(&home.store, &made, "bin/sh").unwrap(), [7; 9000]);
+}
+
 #[test]
 fn both_formats_mix_in_one_image() {
     let Some(home) = home() else { return };
