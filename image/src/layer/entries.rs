@@ -285,6 +285,15 @@ impl<R: Read> Entries<R> {
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry> {
         let old = header.as_old();
+        // Which of the two counts is another for Go and Python than for GNU.
+        let pax_name = pax.sparse.name.as_ref().or(pax.path.as_ref());
+        for (one, other) in [(pax_name, &long_name), (pax.linkpath.as_ref(), &long_link)] {
+            if let (Some(one), Some(other)) = (one, other)
+                && one != other
+            {
+                return Err(refuse(one, EntryProblem::ExtendedHeader("comes twice, with another name")));
+            }
+        }
         let path = pax.path.or(long_name).unwrap_or_else(|| header::path(header));
         let path = pax.sparse.name.clone().unwrap_or(path);
         let fail = |problem| refuse(&path, problem);

@@ -119,6 +119,12 @@ fn what_readers_disagree_about() {
             &a().pax(&[("path", long)]).entry(&header(0, short), b"").end(),
         );
     }
+    let gnu_name = Header { gnu: true, ..header(b'L', "././@LongLink") };
+    let two = |name: &[u8]| a().entry(&gnu_name, b"one\0").pax(&[("path", name)]).file("x", "").end();
+    names_entry("two long names", "two", "with another name", &two(b"two"));
+    let gnu_link = Header { gnu: true, ..header(b'K', "././@LongLink") };
+    let links = a().pax(&[("linkpath", b"two")]).entry(&gnu_link, b"one\0").symlink("x", "").end();
+    names_entry("two long links", "two", "with another name", &links);
     let long = Header { gnu: true, size: Some(3), ..header(b'L', "././@LongLink") };
     names_entry(
         "a long name longer than it says",
