@@ -26,7 +26,13 @@ fn search(name: &str) {
     if needs::programs(target.programs).is_missing() {
         return;
     }
-    let mutator = Mutator::new((target.seeds)());
+    let mut seeds = (target.seeds)();
+    // What libFuzzer has learned, if it ran here.
+    let learned = Path::new(env!("CARGO_MANIFEST_DIR")).join("libfuzzer/corpus").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(learned).into_iter().flatten().flatten().collect();
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    seeds.extend(files.iter().filter_map(|file| std::fs::read(file.path()).ok()));
+    let mutator = Mutator::new(seeds);
     let start = Instant::now();
     let end = start + Duration::from_secs(number("ONGGI_FUZZ_SECONDS", SECONDS));
     let first = number("ONGGI_SEED", 0);

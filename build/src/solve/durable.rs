@@ -39,7 +39,7 @@ impl Solver<'_> {
             max_id: made.max_id,
             blobs: vec![form],
             format: if made.file.is_some() { Format::Erofs } else { Format::Dir },
-            file: made.file,
+            file: made.file.clone(),
             ..LayerRecord::directory(diff_id, self.store.options().overlay_xattr)
         };
         let name = if made.file.is_some() { job::FILE } else { job::UPPER };

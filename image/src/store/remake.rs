@@ -58,7 +58,7 @@ impl Store {
                     erofs::write(archive, file, || identity(&diff_id()), &self.options().limits)
                 };
                 let (packed, written) = repack(upper, &options, make)?;
-                (packed, Some(LayerFile { digest: written.digest, size: written.size }))
+                (packed, Some(LayerFile::sealed(at, written.digest, written.size)?))
             }
         };
         Ok(Remade { diff_id: diff_id(), packed, file })
