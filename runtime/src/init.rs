@@ -186,6 +186,8 @@ fn steps(init: Init<'_>, channel: &mut Channel, single: SingleThreaded) -> Step<
         // The caller's hooks run on the caller's side, then those that run here.
         channel.send(HOOKS, &[], None).map_err(failed(Stage::Handshake, ""))?;
         channel.expect(GO).map_err(failed(Stage::Handshake, ""))?;
+        // Their working directory is the container's root, which isn't the process's yet.
+        rustix::process::fchdir(&root).map_err(failed(Stage::Hook, ""))?;
         hooks.run(HookStage::CreateContainer, host_pid, Status::Creating).map_err(hook_report)?;
     }
     rootfs::enter(&root, plan, no_pivot)?;

@@ -15,14 +15,14 @@ pub struct Update {
     /// JSON file with `linux.resources`, or - for standard input
     #[arg(short, long)]
     resources: Option<PathBuf>,
-    /// Memory in bytes
-    #[arg(long, allow_hyphen_values = true)]
+    /// Memory in bytes, or with the unit k, m, g or t
+    #[arg(long, allow_hyphen_values = true, value_parser = size)]
     memory: Option<i64>,
-    /// Soft limit of memory in bytes
-    #[arg(long, allow_hyphen_values = true)]
+    /// Soft limit of memory
+    #[arg(long, allow_hyphen_values = true, value_parser = size)]
     memory_reservation: Option<i64>,
-    /// Memory and swap in bytes; -1 for no limit
-    #[arg(long, allow_hyphen_values = true)]
+    /// Memory and swap; -1 for no limit
+    #[arg(long, allow_hyphen_values = true, value_parser = size)]
     memory_swap: Option<i64>,
     /// Relative share of the CPU
     #[arg(long)]
@@ -33,6 +33,18 @@ pub struct Update {
     /// Period in microseconds
     #[arg(long)]
     cpu_period: Option<u64>,
+    /// Time that may be saved up for later, in microseconds
+    #[arg(long)]
+    cpu_burst: Option<u64>,
+    /// Whether it gets only what others leave (1) or not (0)
+    #[arg(long)]
+    cpu_idle: Option<i64>,
+    /// Real-time period in microseconds
+    #[arg(long)]
+    cpu_rt_period: Option<u64>,
+    /// Real-time part of the period in microseconds
+    #[arg(long, allow_hyphen_values = true)]
+    cpu_rt_runtime: Option<i64>,
     /// CPUs
     #[arg(long)]
     cpuset_cpus: Option<String>,
@@ -62,6 +74,10 @@ impl Update {
             ("cpu", "shares", self.cpu_share.map(Value::from)),
             ("cpu", "quota", self.cpu_quota.map(Value::from)),
             ("cpu", "period", self.cpu_period.map(Value::from)),
+            ("cpu", "burst", self.cpu_burst.map(Value::from)),
+            ("cpu", "idle", self.cpu_idle.map(Value::from)),
+            ("cpu", "realtimePeriod", self.cpu_rt_period.map(Value::from)),
+            ("cpu", "realtimeRuntime", self.cpu_rt_runtime.map(Value::from)),
             ("cpu", "cpus", self.cpuset_cpus.clone().map(Value::from)),
             ("cpu", "mems", self.cpuset_mems.clone().map(Value::from)),
             ("pids", "limit", self.pids_limit.map(Value::from)),
@@ -91,4 +107,38 @@ fn read(path: &PathBuf) -> Result<Value, Error> {
     };
     let text = text.map_err(|source| Error::Io { operation: "read", object: object(), source })?;
     serde_json::from_str(&text).map_err(|error| Error::Invalid { what: object(), why: error.to_string() })
+}
+
+/// Bytes as runc takes them: a number, and a unit of 1024 bytes, 1024² and so on.
+fn size(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?} is not a size such as 50m, or -1");
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (number, shift) = match lower.find(|c: char| c.is_ascii_alphabetic()) {
+        None => (lower, 0),
+        Some(at) => {
+            let (number, unit) = lower.split_at(at);
+            let position = ["", "k", "m", "g", "t"].iter().position(|one| *one == unit).ok_or_else(wrong)?;
+            (number, u32::try_from(position).unwrap_or_default() * 10)
+        }
+    };
+    let number: i64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes >= -1).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("50M", 52_428_800), ("-1", -1), ("7", 7), ("2kb", 2048), ("1g", 1 << 30), ("8b", 8)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "m", "1x", "1.5m", "-2", "-1m", "9223372036854775807k"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
 }

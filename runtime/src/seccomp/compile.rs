@@ -101,8 +101,13 @@ pub(super) fn program(blocks: &[Block], default: u32) -> Vec<Instruction> {
             None => code.give(KILL_PROCESS),
         };
         let entry = if arch == Abi::X86_64.audit() {
-            let x32 = body(Abi::X32);
+            let has_x32 = blocks.iter().any(|block| block.abi == Abi::X32);
+            let mut x32 = body(Abi::X32);
             let native = body(Abi::X86_64);
+            if !has_x32 {
+                // A call that a debugger took away has the number -1, and is no call of x32.
+                x32 = code.test(op(JUMP_EQUAL, 0, 0, NO_CALL), native, x32);
+            }
             code.test(op(JUMP_GREATER_EQUAL, 0, 0, X32_BIT), x32, native)
         } else {
             let abi = blocks.iter().map(|block| block.abi).find(|abi| abi.audit() == arch);
@@ -115,6 +120,9 @@ pub(super) fn program(blocks: &[Block], default: u32) -> Vec<Instruction> {
     code.0.reverse();
     code.0
 }
+
+/// The number of a call that is not to be made (ptrace(2)).
+const NO_CALL: u32 = u32::MAX;
 
 /// A program from its end to its beginning: jumps lead forward only, so what they lead to is there first,
 /// and the same end serves many.
@@ -428,5 +436,7 @@ mod tests {
         assert_eq!(run(&code, Abi::X86_64.audit(), 4 | X32_BIT, [0; 6]), 7);
         let native = program(&[one(Abi::X86_64, 3)], 1);
         assert_eq!(run(&native, Abi::X86_64.audit(), 3 | X32_BIT, [0; 6]), KILL_PROCESS);
+        // As libseccomp: a call that a tracer took away ends nobody.
+        assert_eq!(run(&native, Abi::X86_64.audit(), u32::MAX, [0; 6]), 1);
     }
 }
