@@ -190,7 +190,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         refuses(&onggi, flags, words);
     }
     for flag in [
-        "--gpus=all",
         "--publish=80:80",
         "--publish-all",
         "--runtime=runc",
