@@ -60,7 +60,7 @@ fn a_description_gives_a_container_what_it_says() {
     assert_eq!(onggi.ok(["start", "-a", "gpu"]), "cardall\nall");
     assert_eq!(
         onggi.ok(["inspect", "--format", "{{json .HostConfig.DeviceRequests}}", "gpu"]),
-        r#"[{"Driver":"cdi","Count":0,"DeviceIDs":["nvidia.com/gpu=all"],"Capabilities":null,"Options":null}]"#
+        r#"[{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}}]"#
     );
     let missing = run(&["run", "--rm", "--gpus", "device=7", IMAGE, "true"]);
     assert_eq!(missing.code, Some(125));

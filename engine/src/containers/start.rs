@@ -156,8 +156,9 @@ impl Start<'_> {
             Some(others) => files::of(others),
             None => files::write(self.dir, &hostname, &request.network, &request.resolver, &names, &linked)?,
         };
-        let wishes: Vec<_> =
-            request.named_devices.iter().map(|name| cdi::Wish { name, optional: false }).collect();
+        let gpus: Vec<String> = request.gpus.iter().flat_map(cdi::Gpus::names).collect();
+        let named = request.named_devices.iter().chain(&gpus);
+        let wishes: Vec<_> = named.map(|name| cdi::Wish { name, optional: false }).collect();
         let described = cdi::find("--device", &wishes, &request.cdi_dirs)?;
         let mut user = user;
         user.additional_gids.extend(&described.groups);
@@ -326,7 +327,7 @@ impl Start<'_> {
             return Ok(None);
         }
         let partial = request.devices.iter().any(|device| device.access != "rwm")
-            || (!request.named_devices.is_empty() && nodes.iter().any(Node::is_partial));
+            || (!request.cdi_dirs.is_empty() && nodes.iter().any(Node::is_partial));
         let asked = if security.device_rules.is_empty() {
             "--device with permissions"
         } else {

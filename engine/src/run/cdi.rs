@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{HookBuilder, Hooks};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::device::{self, Device, Node};
 use super::mounts::{MountKind, MountPoint};
@@ -38,6 +38,28 @@ pub(crate) struct Edits {
     pub(crate) groups: Vec<u32>,
     /// Programs of the host.
     pub(crate) hooks: Option<Hooks>,
+}
+
+/// GPUs that somebody wishes, as Docker's `--gpus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpus {
+    /// How many, the first ones; -1 for all.
+    pub count: i64,
+    /// Those of these numbers or names; then there is no count.
+    pub devices: Vec<String>,
+}
+
+impl Gpus {
+    /// The names that NVIDIA's descriptions give them.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let name = |device: &str| format!("nvidia.com/gpu={device}");
+        match self.count {
+            _ if !self.devices.is_empty() => self.devices.iter().map(|device| name(device)).collect(),
+            -1 => vec![name("all")],
+            count => (0..count).map(|number| name(&number.to_string())).collect(),
+        }
+    }
 }
 
 /// A device that somebody is to have.

@@ -35,6 +35,7 @@ pub(crate) mod spec;
 pub(crate) mod stubs;
 pub(crate) mod user;
 
+pub use cdi::Gpus;
 pub use device::{Device, parse_rule as parse_device_rule};
 pub use exec::ExecRequest;
 pub use files::{Link, Resolver};

@@ -8,6 +8,7 @@ use onggi_oci::Platform;
 use onggi_runtime::WindowSize;
 use serde::{Deserialize, Serialize};
 
+use super::cdi::Gpus;
 use super::device::Device;
 use super::files::Resolver;
 use super::mounts::{Mounted, Tmpfs, VolumesFrom};
@@ -197,6 +198,8 @@ pub struct RunRequest {
     pub devices: Vec<Device>,
     /// Devices by the names that their descriptions give them (CDI).
     pub named_devices: Vec<String>,
+    /// GPUs, which have such names too.
+    pub gpus: Vec<Gpus>,
     /// Where these descriptions are.
     pub cdi_dirs: Vec<PathBuf>,
     /// Kernel settings of its namespaces.

@@ -106,10 +106,21 @@ pub(super) fn value(details: &ContainerDetails) -> Value {
         "DeviceCgroupRules",
         list(security.device_rules.iter().map(|rule| json!(device_rule(rule))).collect()),
     );
-    let requests = (!request.named_devices.is_empty()).then(|| {
-        json!([{ "Driver": "cdi", "Count": 0, "DeviceIDs": request.named_devices, "Capabilities": null, "Options": null }])
+    let named = (!request.named_devices.is_empty()).then(|| {
+        let names = &request.named_devices;
+        json!({ "Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": null, "Options": null })
     });
-    put("DeviceRequests", requests.unwrap_or_default());
+    let gpus = request.gpus.iter().map(|gpus| {
+        json!({
+            "Driver": "",
+            "Count": gpus.count,
+            "DeviceIDs": Some(&gpus.devices).filter(|list| !list.is_empty()),
+            "Capabilities": [["gpu"]],
+            "Options": {},
+        })
+    });
+    let requests: Vec<Value> = gpus.chain(named).collect();
+    put("DeviceRequests", if requests.is_empty() { Value::Null } else { requests.into() });
     put("MemoryReservation", json!(resources.memory_reservation.unwrap_or_default()));
     put("MemorySwap", json!(resources.memory_swap.unwrap_or_default()));
     put("MemorySwappiness", resources.memory_swappiness.map_or(Value::Null, Value::from));

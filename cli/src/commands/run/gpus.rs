@@ -7,13 +7,13 @@
 //!   device=0,GPU-3f   nvidia.com/gpu=0 nvidia.com/gpu=GPU-3f     in quotes: "device=0,GPU-3f",capabilities=gpu
 //! ```
 
-/// What NVIDIA's tool calls its devices.
-const CLASS: &str = "nvidia.com/gpu";
-/// More than any machine has; a larger count is a mistake.
-const MAX_COUNT: u32 = 1024;
+use onggi_engine::run::Gpus;
 
-/// The devices that are meant.
-pub fn parse(text: &str) -> Result<Vec<String>, String> {
+/// More than any machine has; a larger count is a mistake.
+const MAX_COUNT: i64 = 1024;
+
+/// What is meant.
+pub fn parse(text: &str) -> Result<Gpus, String> {
     let (mut devices, mut count) = (Vec::new(), None);
     for field in fields(text)? {
         match field.split_once('=') {
@@ -35,19 +35,17 @@ pub fn parse(text: &str) -> Result<Vec<String>, String> {
     }
     match (count, devices.is_empty()) {
         (Some(_), false) => Err("cannot set both count and device".into()),
-        (None, true) => Ok(vec![format!("{CLASS}=0")]),
-        (None, false) => Ok(devices.iter().map(|name| format!("{CLASS}={name}")).collect()),
-        (Some(None), true) => Ok(vec![format!("{CLASS}=all")]),
-        (Some(Some(count)), true) => Ok((0..count).map(|number| format!("{CLASS}={number}")).collect()),
+        (None, false) => Ok(Gpus { count: 0, devices }),
+        (count, true) => Ok(Gpus { count: count.unwrap_or(1), devices }),
     }
 }
 
-/// `None` for all.
-fn parse_count(text: &str) -> Result<Option<u32>, String> {
+/// -1 for all.
+fn parse_count(text: &str) -> Result<i64, String> {
     match text {
-        "all" | "-1" => Ok(None),
+        "all" => Ok(-1),
         _ => match text.parse() {
-            Ok(count) if count <= MAX_COUNT => Ok(Some(count)),
+            Ok(count) if (-1..=MAX_COUNT).contains(&count) => Ok(count),
             _ => Err(format!("{text:?} is no number of GPUs (expected all, a number or device=…)")),
         },
     }
@@ -76,7 +74,7 @@ mod tests {
 
     #[test]
     fn as_docker_reads_it() {
-        let parsed = |text| parse(text).map(|names| names.join(" ").replace("nvidia.com/gpu=", ""));
+        let parsed = |text| parse(text).map(|gpus| gpus.names().join(" ").replace("nvidia.com/gpu=", ""));
         assert_eq!(parsed("all").as_deref(), Ok("all"));
         assert_eq!(parsed("-1").as_deref(), Ok("all"));
         assert_eq!(parsed("2").as_deref(), Ok("0 1"));

@@ -1,6 +1,6 @@
 //! Flags about what a container may do, and which namespaces and devices it shares with the host.
 
-use onggi_engine::run::{Device, Ipc, KeepId, Namespaces, Security, Sharing, UserNamespace};
+use onggi_engine::run::{Device, Gpus, Ipc, KeepId, Namespaces, Security, Sharing, UserNamespace};
 
 use crate::failure::Failure;
 
@@ -22,7 +22,7 @@ pub struct Options {
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     device: Vec<String>,
     /// GPU devices to add to the container ('all' to pass all GPUs), by their descriptions (CDI, nvidia.com/gpu=…)
-    #[arg(long, value_name = "GPUS", value_parser = gpus)]
+    #[arg(long, value_name = "GPUS", value_parser = super::gpus::parse)]
     gpus: Vec<Gpus>,
     /// Add a rule to the cgroup allowed devices list
     #[arg(long, value_name = "RULE")]
@@ -65,10 +65,9 @@ impl Options {
         paths.map(|text| Device::parse(text).map_err(Failure::Run)).collect()
     }
 
-    /// Those by the names that their descriptions give them.
-    pub fn named_devices(&self) -> Vec<String> {
-        let named = self.device.iter().filter(|text| is_name(text)).cloned();
-        named.chain(self.gpus.iter().flat_map(|gpus| gpus.0.iter().cloned())).collect()
+    /// Those by the names that their descriptions give them, and GPUs.
+    pub fn named_devices(&self) -> (Vec<String>, Vec<Gpus>) {
+        (self.device.iter().filter(|text| is_name(text)).cloned().collect(), self.gpus.clone())
     }
 
     pub fn into_security(self) -> Result<Security, Failure> {
@@ -94,14 +93,6 @@ fn is_name(text: &str) -> bool {
     parts.is_some_and(|((vendor, class), name)| {
         !vendor.is_empty() && !class.is_empty() && !class.contains('/') && !name.is_empty()
     })
-}
-
-/// The GPUs of one `--gpus`.
-#[derive(Clone, Debug)]
-struct Gpus(Vec<String>);
-
-fn gpus(text: &str) -> Result<Gpus, String> {
-    super::gpus::parse(text).map(Gpus)
 }
 
 /// The container of `container:NAME`.

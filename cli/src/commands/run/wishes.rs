@@ -180,7 +180,8 @@ impl Wishes {
         let refused =
             |problem| clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{problem}\n"));
         let wished = self.network.into_wishes(session.default_network().as_deref()).map_err(refused)?;
-        let named_devices = self.security.named_devices();
+        let (named_devices, gpus) = self.security.named_devices();
+        let described = !named_devices.is_empty() || !gpus.is_empty();
         Ok(RunRequest {
             image,
             command: words.collect(),
@@ -208,7 +209,8 @@ impl Wishes {
             volumes_from: self.volumes_from,
             tmpfs: mounts.tmpfs,
             devices: self.security.devices()?,
-            cdi_dirs: if named_devices.is_empty() { Vec::new() } else { session.cdi_dirs() },
+            cdi_dirs: if described { session.cdi_dirs() } else { Vec::new() },
+            gpus,
             named_devices,
             sysctls: self.sysctl,
             resources: self.resources.into_resources(),
