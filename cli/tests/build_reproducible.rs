@@ -19,7 +19,7 @@ const BUILD_FILE: &str = "FROM busybox AS made\n\
     FROM busybox\n\
     COPY --from=made --chown=7:8 /srv/out /out\n\
     COPY --chmod=640 tree /tree\n\
-    RUN rm -r /out/sub && find / -xdev -newer /out/old -type f 2>/dev/null | sort > /found\n";
+    RUN rm -r /out/sub && found=$(find / -xdev -newer /out/old -type f 2>/dev/null | sort) && echo \"$found\" > /found\n";
 
 /// Files of a context, in the order in which they are made.
 fn context(onggi: &Onggi, order: &[usize], age: Duration) {

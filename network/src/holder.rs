@@ -13,15 +13,19 @@
 //! descend from the holder's user namespace: commands enter that in place of one of their own. The holder
 //! does nothing and has nothing open; it is ended with the last container.
 
+use std::ffi::{CStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onggi_sys::clone::{Namespaces, SingleThreaded, unshare};
-use rustix::fs::FlockOperation;
+use onggi_sys::process::{CStrings, close_range, exec_fd, inherited};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::FdFlags;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +37,8 @@ use crate::usermode::start_time;
 /// The name of the holder's way out among the programs of `usermode`.
 pub const UPLINK: &str = "uplink";
 
+/// What it is called.
+const TITLE: &CStr = c"onggi: networks";
 const RECORD: &str = "holder.json";
 const LOCK: &str = "holder.lock";
 
@@ -127,21 +133,12 @@ impl Lock {
             let Ok(single) = SingleThreaded::check() else { return 1 };
             let forked = single.fork(|| {
                 let made = unshare(Namespaces::NET).and_then(|()| onggi_sys::link::loopback_up());
-                if made.is_err() || detach(&[ready.as_fd()], null.as_fd(), c"onggi: networks").is_err() {
+                if made.is_err() || detach(&[ready.as_fd()], null.as_fd(), TITLE).is_err() {
                     return 1;
                 }
-                // Others of the same user namespace look at its namespaces.
-                let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
-                let own = rustix::process::getpid().as_raw_nonzero().get().to_ne_bytes();
-                if rustix::io::write(&ready, &own).is_err() {
-                    return 1;
-                }
-                let _ = onggi_sys::memory::forget_unused_pages();
-                // The last thing that it has open.
-                let _ = onggi_sys::process::close_range(0, u32::MAX);
-                loop {
-                    let _ = rustix::event::poll(&mut [], None);
-                }
+                // Executed anew it has none of the memory that its caller needed. If that can't be, it stays as it is.
+                let _ = execute(ready.as_fd());
+                hold_still(ready.as_fd())
             });
             i32::from(forked.is_err())
         });
@@ -179,6 +176,48 @@ impl Lock {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// This program anew, as the holder; returns only with an error.
+fn execute(ready: BorrowedFd<'_>) -> io::Result<()> {
+    let own = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let bad = |_| io::Error::from(ErrorKind::InvalidInput);
+    let number = ready.as_raw_fd().to_string();
+    let words = CStrings::new([TITLE.to_bytes().to_vec(), number.into_bytes()]).map_err(bad)?;
+    let nothing = CStrings::new(Vec::<Vec<u8>>::new()).map_err(bad)?;
+    rustix::io::fcntl_setfd(ready, FdFlags::empty())?;
+    Err(exec_fd(own.as_fd(), &words, &nothing))
+}
+
+/// Is the holder, until it is killed, if the command line says so; the exit status if whoever wanted it has gone.
+///
+/// To be called by the program before anything else: what was handed down is open under the number that the command
+/// line names.
+pub fn hold(words: &[OsString]) -> Option<u8> {
+    let [first, number] = words else { return None };
+    if first.as_bytes() != TITLE.to_bytes() {
+        return None;
+    }
+    if let Some(ready) = number.to_str().and_then(|number| inherited(number.parse().ok()?).ok()) {
+        hold_still(ready.as_fd());
+    }
+    Some(1)
+}
+
+/// Says which process this is, and holds what it has until it is killed. Returns if nobody hears of it.
+fn hold_still(ready: BorrowedFd<'_>) -> i32 {
+    // Others of the same user namespace look at its namespaces.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let own = rustix::process::getpid().as_raw_nonzero().get().to_ne_bytes();
+    if rustix::io::write(ready, &own).is_err() {
+        return 1;
+    }
+    let _ = onggi_sys::memory::forget_unused_pages();
+    // The last thing that it has open.
+    let _ = close_range(0, u32::MAX);
+    loop {
+        let _ = rustix::event::poll(&mut [], None);
     }
 }
 

@@ -76,9 +76,12 @@ impl Engine {
             // It is ready, and this process is in it.
             request.network = Network::Host;
         }
-        let wishes: Vec<_> =
-            exec.devices.iter().map(|one| cdi::Wish { name: &one.name, optional: one.optional }).collect();
-        let described = cdi::find("RUN --device", &wishes, cdi_dirs)?;
+        let wishes: Vec<_> = exec
+            .devices
+            .iter()
+            .map(|one| cdi::Wish { flag: "RUN --device", name: &one.name, optional: one.optional })
+            .collect();
+        let described = cdi::find(&wishes, cdi_dirs)?;
         let devices: Vec<_> = wishes.iter().map(|wish| wish.name).collect();
         let described = described.for_a_step(&format!("RUN --device={}", devices.join(",")))?;
         let nodes = if insecure { device::all() } else { described.nodes };

@@ -157,9 +157,10 @@ impl Start<'_> {
             None => files::write(self.dir, &hostname, &request.network, &request.resolver, &names, &linked)?,
         };
         let gpus: Vec<String> = request.gpus.iter().flat_map(cdi::Gpus::names).collect();
-        let named = request.named_devices.iter().chain(&gpus);
-        let wishes: Vec<_> = named.map(|name| cdi::Wish { name, optional: false }).collect();
-        let described = cdi::find("--device", &wishes, &request.cdi_dirs)?;
+        let named = request.named_devices.iter().map(|name| ("--device", name));
+        let named = named.chain(gpus.iter().map(|name| ("--gpus", name)));
+        let wishes: Vec<_> = named.map(|(flag, name)| cdi::Wish { flag, name, optional: false }).collect();
+        let described = cdi::find(&wishes, &request.cdi_dirs)?;
         let mut user = user;
         user.additional_gids.extend(&described.groups);
         let ids = self.ids(&user, &shared)?;

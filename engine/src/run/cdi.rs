@@ -65,6 +65,8 @@ impl Gpus {
 /// A device that somebody is to have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish<'a> {
+    /// How it was wished, for errors.
+    pub(crate) flag: &'a str,
     /// `vendor.com/class=name`, or `vendor.com/class`.
     pub(crate) name: &'a str,
     /// Whether it may be missing.
@@ -136,12 +138,11 @@ struct WantedNode {
     permissions: Option<String>,
 }
 
-/// Finds what these devices need, in these directories; the last one that describes a device counts. `flag` names the wish
-/// in errors.
+/// Finds what these devices need, in these directories; the last one that describes a device counts.
 ///
 /// # Errors
 /// A device that is required is described nowhere; its description asks for what nobody gets.
-pub(crate) fn find(flag: &str, wishes: &[Wish<'_>], dirs: &[PathBuf]) -> Result<Edits> {
+pub(crate) fn find(wishes: &[Wish<'_>], dirs: &[PathBuf]) -> Result<Edits> {
     let mut edits = Edits::default();
     if wishes.is_empty() {
         return Ok(edits);
@@ -158,13 +159,13 @@ pub(crate) fn find(flag: &str, wishes: &[Wish<'_>], dirs: &[PathBuf]) -> Result<
                 ""
             };
             return Err(Error::flag_unsupported(
-                format!("{flag}={}", wish.name),
+                format!("{}={}", wish.flag, wish.name),
                 format!("no device of this name is described in {}{remedy}", places.join(" or ")),
             ));
         }
         for (name, wanted) in found {
             for wanted in wanted {
-                edits.add(&format!("{flag}={name}"), wanted)?;
+                edits.add(&format!("{}={name}", wish.flag), wanted)?;
             }
         }
     }
@@ -317,7 +318,7 @@ mod tests {
             r#"{"cdiVersion":"0.5.0","kind":"v/c","devices":[{"name":"n"}]}"#,
         )
         .unwrap();
-        let find = |name: &str, optional| find("--device", &[Wish { name, optional }], &dirs);
+        let find = |name: &str, optional| find(&[Wish { flag: "--device", name, optional }], &dirs);
         let found = find("vendor.com/zero=one", false).unwrap();
         assert_eq!(found.env, ["OF=all", "ONE=1"]);
         assert_eq!(found.nodes[0].target, Path::new("/dev/one"));

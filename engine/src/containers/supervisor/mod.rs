@@ -118,12 +118,16 @@ impl Engine {
     }
 }
 
-/// Is a supervisor, to its container's end, if the command line says so; the exit status then.
+/// Is a supervisor, to its container's end, if the command line says so; the exit status then. The process that holds an
+/// ordinary user's networks ([`onggi_network::holder`]) begins here too.
 ///
 /// To be called by the program before anything else: what was handed down is open under the numbers
 /// that the command line names.
 pub fn supervise(words: impl IntoIterator<Item = OsString>) -> Option<u8> {
     let words: Vec<OsString> = words.into_iter().collect();
+    if let Some(status) = onggi_network::holder::hold(&words) {
+        return Some(status);
+    }
     let [first, _, id, root, runroot, address, numbers] = &words[..] else { return None };
     if first != SUPERVISOR {
         return None;
