@@ -161,7 +161,6 @@ impl Start<'_> {
         let named = named.chain(gpus.iter().map(|name| ("--gpus", name)));
         let wishes: Vec<_> = named.map(|(flag, name)| cdi::Wish { flag, name, optional: false }).collect();
         let described = cdi::find(&wishes, &request.cdi_dirs)?;
-        let mut user = user;
         user.additional_gids.extend(&described.groups);
         let ids = self.ids(&user, &shared)?;
         let owner = (user.uid, user.gid);
