@@ -410,6 +410,9 @@ fn push(case: Case) {
     let (onggi, registry, image) = (Onggi::new(), Registry::start(auth), image());
     let reference = format!("{}/team/app:v1", registry.address());
     onggi.load(&image, &reference);
+    if name.contains("token") {
+        log_in(&onggi, &registry);
+    }
     misbehave(&registry, &faults);
     let done = onggi.output(["push", &reference]);
     assert_met(&registry, faults.len(), name);
@@ -441,6 +444,8 @@ fn push(case: Case) {
 #[test]
 fn a_push_through_every_fault() {
     let uploads = |status, after| Fault::Status("/blobs/uploads/", status, after);
+    let zeros = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    let token = Auth::Token("alice".into(), "s3cret".into());
     let manifests = |status| Fault::Status("/manifests/", status, None);
     each(
         vec![
@@ -458,6 +463,41 @@ fn a_push_through_every_fault() {
             case("cut for ever", always(Fault::CutUpload(0)), fails(&["127.0.0.1", "sha256:"])),
             case("429 for an hour", always(uploads(429, Some(3600))), fails(&["asks to wait 3600 s"])),
             case("403", always(uploads(403, None)), fails(&["refused to", "team/app"])),
+            case("404", always(uploads(404, None)), fails(&["HTTP status 404", "team/app"])),
+            case("507", always(uploads(507, None)), fails(&["HTTP status 507", "team/app"])),
+            case(
+                "uploads at a place where nobody is",
+                always(Fault::UploadsAt("http://127.0.0.1:1".into())),
+                fails(&["127.0.0.1:1"]),
+            ),
+            case(
+                "uploads at a file",
+                always(Fault::UploadsAt("file://".into())),
+                fails(&["names no session"]),
+            ),
+            case(
+                "a manifest that arrives as another",
+                always(Fault::DigestHeader(zeros)),
+                fails(&["its digest is", "team/app:v1"]),
+            ),
+            Case {
+                name: "a token taken back",
+                auth: token.clone(),
+                faults: times(Fault::At("/manifests/".into(), Box::new(Fault::RevokeTokens)), 1),
+                end: End::Recovers,
+            },
+            Case {
+                name: "a token server that fails",
+                auth: token.clone(),
+                faults: always(Fault::Status("/token", 500, None)),
+                end: fails(&["no token for repository:team/app:", "HTTP status 500"]),
+            },
+            Case {
+                name: "a token server that is another's",
+                auth: token,
+                faults: always(Fault::Realm("http://token.example/".into())),
+                end: fails(&["token.example"]),
+            },
             case("no manifest", always(manifests(500)), fails(&["HTTP status 500", "team/app:v1"])),
             case(
                 "a manifest is too large",

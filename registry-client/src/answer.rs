@@ -77,7 +77,8 @@ impl Refusal<'_> {
             (Some(OciErrorCode::Denied | OciErrorCode::Unauthorized), _) | (_, 401 | 403) => {
                 Error::Denied { host, operation, object, message, authenticated }
             }
-            (_, 404 | 410) => match subject {
+            // What is pushed need not be there; then it is the registry that doesn't take it.
+            (_, 404 | 410) if operation != "push" => match subject {
                 Subject::Manifest(_) => Error::ManifestNotFound { reference: object, message },
                 Subject::Blob(digest, repository) => {
                     Error::BlobNotFound { digest: digest.clone(), repository: repository.clone() }

@@ -56,7 +56,7 @@ pub enum Fault {
     HugeManifest(usize),
     /// Gives manifests this media type.
     ManifestType(&'static str),
-    /// Gives manifests this `Docker-Content-Digest`.
+    /// Gives manifests this `Docker-Content-Digest`, and keeps none that is pushed.
     DigestHeader(&'static str),
     /// Answers a mount with 202 and an upload session.
     DeclineMounts,
@@ -545,6 +545,11 @@ fn manifest(state: &mut State, repository: &str, name: &str, request: Request) -
             let digest = Digest::sha256(&bytes).to_string();
             if let Some(missing) = missing_blob(state, repository, &bytes) {
                 return Answer::error(400, "MANIFEST_BLOB_UNKNOWN", &format!("{missing} is not here"));
+            }
+            let other =
+                state.fault(|fault| if let Fault::DigestHeader(text) = fault { Some(*text) } else { None });
+            if let Some(other) = other {
+                return Answer::new(201).header("docker-content-digest", other);
             }
             let manifests = state.manifests.entry(repository.to_owned()).or_default();
             manifests.insert(digest.clone(), (media_type.clone(), bytes.clone()));

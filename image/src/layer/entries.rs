@@ -194,6 +194,17 @@ impl<R: Read> Entries<R> {
         Ok(data)
     }
 
+    /// The records of a PAX header. Some readers go on in the rest of the last block as long as it isn't zero.
+    fn records(&mut self, size: u64, name: &[u8]) -> Result<Vec<u8>> {
+        let mut block = self.extension(size.saturating_add(padding(size)), name)?;
+        let end = usize::try_from(size).unwrap_or(usize::MAX);
+        if block.get(end).is_some_and(|byte| *byte != 0) {
+            return Err(refuse(name, EntryProblem::ExtendedHeader("goes on behind its end")));
+        }
+        block.truncate(end);
+        Ok(block)
+    }
+
     /// The content of GNU's header for a long name: up to a zero byte. Some readers look for that in the whole of the
     /// last block, others only as far as the size says.
     fn long_name(&mut self, size: u64, name: &[u8]) -> Result<Vec<u8>> {
@@ -248,7 +259,7 @@ impl<R: Read> Entries<R> {
             let size = header::unsigned(&header.as_old().size, "size").map_err(fail)?;
             match header.entry_type() {
                 EntryType::XHeader => {
-                    let data = self.extension(size, &name)?;
+                    let data = self.records(size, &name)?;
                     let parsed = pax::parse(&data).map_err(fail)?;
                     if pax.replace(parsed).is_some() {
                         return Err(fail(EntryProblem::ExtendedHeader("comes twice")));
@@ -258,7 +269,7 @@ impl<R: Read> Entries<R> {
                     if extended {
                         return Err(fail(EntryProblem::ExtendedHeader("stands before a global one")));
                     }
-                    let data = self.extension(size, &name)?;
+                    let data = self.records(size, &name)?;
                     pax::check_global(&data).map_err(fail)?;
                 }
                 EntryType::GNULongName | EntryType::GNULongLink => {

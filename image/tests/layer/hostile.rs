@@ -119,6 +119,9 @@ fn what_readers_disagree_about() {
             &a().pax(&[("path", long)]).entry(&header(0, short), b"").end(),
         );
     }
+    let short = Header { size: Some(9), ..header(b'x', "PaxHeaders/x") };
+    let more = a().entry(&short, b"9 path=a\n9 path=b\n").file("x", "").end();
+    names_entry("records behind the end", "PaxHeaders/x", "goes on behind its end", &more);
     let gnu_name = Header { gnu: true, ..header(b'L', "././@LongLink") };
     let two = |name: &[u8]| a().entry(&gnu_name, b"one\0").pax(&[("path", name)]).file("x", "").end();
     names_entry("two long names", "two", "with another name", &two(b"two"));
