@@ -253,10 +253,22 @@ fn notifications_of_system_calls_go_to_the_listener() {
     });
     assert!(says(&bundle, "notify", "mkdir /new 2>&1 || true").contains("ross-device"));
     assert_eq!(listener.says(), "['seccompFd'] hello creating 1");
+    // A further process has its own.
+    let id = id("notify-exec");
+    std::fs::remove_file(bundle.path().join("agent.sock")).unwrap();
+    let twice = format!("{agent}listener.setblocking(True)\n{}", agent.replace("listener.listen(1)\n", ""));
+    let Some(listener) = Listener::start(&bundle, "agent.sock", "SOCK_STREAM", &twice) else { return };
+    bundle
+        .change(|config| config["process"]["args"] = json!(["sh", "-c", "mkdir /new 2>/dev/null; sleep 60"]));
+    bundle.succeeds(&["run", "-d", &id]);
+    let refused = bundle.oci(&["exec", &id, "mkdir", "/new"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ross-device"), "{refused:?}");
+    bundle.succeeds(&["delete", "-f", &id]);
+    assert_eq!(listener.says(), "['seccompFd'] hello creating 1\n['seccompFd'] hello running 1");
     bundle.change(|config| {
         config["linux"]["seccomp"].as_object_mut().unwrap().remove("listenerPath");
     });
-    bundle.fails(&["run", &id("notify")], 1, "linux.seccomp.listenerPath");
+    bundle.fails(&["run", &id], 1, "linux.seccomp.listenerPath");
 }
 
 /// A filter may forbid whatever the runtime itself needs up to the exec.

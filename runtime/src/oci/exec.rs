@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Capability, Process, User};
 
 use super::Runtime;
-use super::lifecycle::{send_console, send_pidfd, window_size, write_pid_file};
+use super::lifecycle::{send_console, send_listener, send_pidfd, window_size, write_pid_file};
 use crate::container::Stdio;
 use crate::error::{Error, Result};
 use crate::exec::{Exec, GroupBelow};
@@ -107,6 +107,15 @@ impl Runtime {
             exec = exec.groups_below(record.cgroup()?.ok_or_else(none)?, options.groups.clone());
         }
         let mut process = exec.spawn()?;
+        if let Some(listener) = process.take_notifications() {
+            let pid = process.pid().as_raw_nonzero().get();
+            if let Err(error) = send_listener(&record, &spec, &listener, pid, status) {
+                // Nobody would ever answer its calls.
+                let _ = process.signal(9);
+                let _ = process.wait();
+                return Err(error);
+            }
+        }
         if let Some(socket) = &options.console_socket
             && let Some(terminal) = process.take_terminal()
         {

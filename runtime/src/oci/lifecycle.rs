@@ -205,7 +205,9 @@ impl Runtime {
                         .map_err(|error| step()(io::Error::from(error)))?;
                     return Err(report.into_error());
                 }
-                (NOTIFY, Some(listener)) => send_listener(&record, &spec, &listener)?,
+                (NOTIFY, Some(listener)) => {
+                    send_listener(&record, &spec, &listener, record.pid, Status::Creating)?;
+                }
                 _ => {}
             }
         }
@@ -577,8 +579,14 @@ pub(super) fn send_pidfd(socket: &Path, process: &Process) -> Result<()> {
 }
 
 /// Sends the notification descriptor of a filter to the bundle's listener
-/// (runtime-spec, "The Container Process State").
-fn send_listener(record: &Record, spec: &Spec, listener: &OwnedFd) -> Result<()> {
+/// (runtime-spec, "The Container Process State"): that of process `pid` of a container with this status.
+pub(super) fn send_listener(
+    record: &Record,
+    spec: &Spec,
+    listener: &OwnedFd,
+    pid: i32,
+    status: Status,
+) -> Result<()> {
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let path = seccomp.and_then(|seccomp| seccomp.listener_path().clone());
     let Some(path) = path else {
@@ -586,8 +594,8 @@ fn send_listener(record: &Record, spec: &Spec, listener: &OwnedFd) -> Result<()>
     };
     let metadata = seccomp.and_then(|seccomp| seccomp.listener_metadata().clone()).unwrap_or_default();
     let state = serde_json::json!({
-        "ociVersion": spec.version(), "fds": ["seccompFd"], "pid": record.pid, "metadata": metadata,
-        "state": {"ociVersion": spec.version(), "id": record.id, "status": "creating", "pid": record.pid,
+        "ociVersion": spec.version(), "fds": ["seccompFd"], "pid": pid, "metadata": metadata,
+        "state": {"ociVersion": spec.version(), "id": record.id, "status": status, "pid": record.pid,
                   "bundle": record.bundle},
     });
     let text = state.to_string();
