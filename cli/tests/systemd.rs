@@ -180,7 +180,10 @@ fn what_systemd_refuses_is_said_in_its_words() {
     systemd.fails(&bundle, &["run", &id], "ended with \"failed\"");
     systemd.calls();
     // One that failed before is forgotten and made again.
-    bundle.change(|config| config["linux"]["cgroupsPath"] = path("again"));
+    bundle.change(|config| {
+        config["linux"]["cgroupsPath"] = path("again");
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+    });
     assert!(systemd.succeeds(&bundle, &["run", &id]).contains("0::/\n"));
     let calls: Vec<Value> = systemd.calls().into_iter().map(|call| call["call"].clone()).collect();
     let start = "StartTransientUnit";
