@@ -394,6 +394,10 @@ fn what_this_host_or_program_cannot_do_is_refused_by_name() {
         std::fs::write(bundle.path().join("config.json"), &original).unwrap();
         bundle.change(change);
         bundle.fails(&["run", &id("refused")], 1, words);
+        for tree in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let left = tree.unwrap().path().join("onggi").join(id("refused"));
+            assert!(!left.exists(), "{}", left.display());
+        }
     };
     refuses("linux.intelRdt", &|config| config["linux"]["intelRdt"] = json!({"closID": "x"}));
     refuses("linux.mountLabel", &|config| config["linux"]["mountLabel"] = json!("x"));

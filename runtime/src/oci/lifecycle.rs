@@ -109,9 +109,6 @@ impl Runtime {
         std::fs::write(directory.join("config.json"), text)
             .map_err(Error::io("write", directory.join("config.json").display().to_string()))?;
         let gate = listen_at(directory)?;
-        let Place { cgroup, scope } = self.cgroup_of(id, &spec)?;
-        let unit = scope.as_ref().map(|(unit, _)| unit.clone());
-        let cgroup_path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         let process = spec.process().as_ref();
         let stdio = match process.is_some_and(|process| process.terminal() == Some(true)) {
             true => {
@@ -127,6 +124,10 @@ impl Runtime {
         };
         let root = spec.root().as_ref().map(|root| bundle.join(root.path()));
         let root = root.ok_or_else(|| Error::invalid("root.path", "is missing"))?;
+        // Behind all that can be refused before: whoever makes a group has to take it away.
+        let Place { cgroup, scope } = self.cgroup_of(id, &spec)?;
+        let unit = scope.as_ref().map(|(unit, _)| unit.clone());
+        let cgroup_path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         let mut container = Container::new(id, spec)
             .bundle(bundle)
             .rootfs(Rootfs::Path(root))
@@ -141,7 +142,10 @@ impl Runtime {
         if let Some(cgroup) = cgroup {
             container = container.cgroup(cgroup);
         }
-        let mut process = container.spawn()?;
+        let mut process = container.spawn().inspect_err(|_| {
+            let group = cgroup_path.as_deref().and_then(|path| Cgroup::open(path).ok());
+            let _ = group.map(|group| group.remove());
+        })?;
         // The container is in the scope by now.
         drop(scope);
         let pid = process.pid().as_raw_nonzero().get();
