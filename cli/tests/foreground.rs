@@ -6,23 +6,12 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::Onggi;
+use support::{Onggi, until};
 
 const IMAGE: &str = "busybox:test";
-/// Far beyond what anything takes here.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
 
 fn begin(onggi: &Onggi, args: &[&str]) -> Child {
     let mut command = onggi.command(args);

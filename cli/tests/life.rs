@@ -11,11 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use onggi_testkit::needs;
-use support::{Done, Onggi, busybox_archive};
+use support::{Done, Onggi, WAIT, busybox_archive, until};
 
 const IMAGE: &str = "busybox:test";
-/// Far beyond what anything takes here.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A program that ends when it is asked to.
 const OBEDIENT: &str = "trap 'echo asked; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
 
@@ -66,15 +64,6 @@ impl Drop for Store {
         for id in self.0.output(["ps", "-aq", "--no-trunc"]).stdout.lines() {
             self.0.output(["rm", "-f", "-v", id]);
         }
-    }
-}
-
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -545,7 +534,7 @@ fn kills_at_random_leave_nothing() {
                 break;
             }
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < WAIT,
                 "round {round}, victim {victim}, after {moment:?}: {said} {running} {listed} {files:?}"
             );
         }

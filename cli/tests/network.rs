@@ -6,10 +6,10 @@ mod support;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use onggi_testkit::needs;
-use support::{Done, Onggi, busybox_archive};
+use support::{Done, Onggi, busybox_archive, until};
 
 /// A store and a host that is nobody else's.
 struct Host {
@@ -115,15 +115,6 @@ impl Drop for Server<'_> {
     fn drop(&mut self) {
         let _ = Done::of(&mut self.host.command(&format!("rm -f {}", self.name)));
         let _ = self.child.wait();
-    }
-}
-
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use support::busybox_archive;
 use support::user::User;
+use support::{WAIT, busybox_archive, until};
 
 /// Answers on port 80 with the address of whoever asks.
 const SERVER: &str = "mkdir -p /w/cgi-bin; printf '#!/bin/sh\\necho; echo $REMOTE_ADDR\\n' > /w/cgi-bin/me; \
@@ -82,15 +82,6 @@ impl Host {
 fn ask(run: impl Fn(&str) -> support::Done, place: &str) -> String {
     let script = format!("timeout 2 busybox wget -qO- http://{place}/cgi-bin/me 2>/dev/null; true");
     run(&script).stdout.trim().to_owned()
-}
-
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]
@@ -273,7 +264,7 @@ fn everything_of_a_user_killed_at_once_leaves_nothing() {
             if left.is_empty() {
                 break;
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "round {round}, after {moment:?}: {left}");
+            assert!(begin.elapsed() < WAIT, "round {round}, after {moment:?}: {left}");
             std::thread::sleep(Duration::from_millis(100));
         }
         host.ok("system check");

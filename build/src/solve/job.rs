@@ -175,11 +175,13 @@ impl Job<'_> {
         if let Some(epoch) = self.epoch {
             clamp(upper.as_fd(), epoch, &dir).ok()?;
         }
-        let few = rustix::fs::fstatfs(&memory).ok()?;
-        let format = if few.f_files - few.f_ffree < WORTH_A_FILE { Format::Dir } else { Format::Erofs };
+        let stat = rustix::fs::fstatfs(&memory).ok()?;
+        let format = if stat.f_files - stat.f_ffree < WORTH_A_FILE { Format::Dir } else { Format::Erofs };
         let name = if format == Format::Dir { UPPER } else { FILE };
-        let Ok(made) = self.store.remake(upper.as_fd(), &self.dir.join(name), format) else {
-            let _ = fs::remove_dir_all(self.dir.join(UPPER));
+        let at = self.dir.join(name);
+        let Ok(made) = self.store.remake(upper.as_fd(), &at, format) else {
+            // A part of it stands in the way of the disk's, or takes its room.
+            let _ = if format == Format::Dir { fs::remove_dir_all(at) } else { fs::remove_file(at) };
             return None;
         };
         Some(Layered::new(made.diff_id.0, &made.packed, made.file))

@@ -45,8 +45,8 @@ impl Solver<'_> {
     pub(super) fn shell(&self, id: VertexId, failed: &std::path::Path, state: ShellState) -> Result<()> {
         let job = self.job(id)?;
         if state == ShellState::Failed {
-            let (upper, work) = (failed.join("upper"), job.dir.join("work"));
-            std::fs::rename(&upper, job.dir.join("upper")).map_err(Error::io("move", upper))?;
+            let (upper, work) = (failed.join(job::UPPER), job.dir.join("work"));
+            std::fs::rename(&upper, job.dir.join(job::UPPER)).map_err(Error::io("move", upper))?;
             // The old one says that it was not unmounted in order, as a step's never is.
             std::fs::create_dir(&work).map_err(Error::io("make the directory", work))?;
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onggi_testkit::{TestImage, needs};
 use rustix::process::{Pid, Signal, kill_process};
@@ -225,6 +225,19 @@ pub fn archive_of(members: impl IntoIterator<Item = (String, impl AsRef<[u8]>)>)
 pub fn tool<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> String {
     let path = needs::find_program(program).unwrap_or_else(|| program.into());
     Done::of(Command::new(path).args(args).stdin(Stdio::null())).ok()
+}
+
+/// Far beyond what anything takes here.
+pub const WAIT: Duration = Duration::from_secs(60);
+
+/// Waits until something holds.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < WAIT, "in vain: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// An archive as `docker save` writes it, with busybox-static as `NAME`; `None` (and a counted skip) where
